@@ -1,0 +1,96 @@
+"""The console entry: scaling-jax train | study. Exit codes: 0 done, 1 failed, 2 the user's mistake, 75 preempted and resumable."""
+
+import argparse
+import os
+import sys
+
+
+def main(argv=None):
+    """Parses the command line and runs one command; a user's mistake prints one line and exits with 2."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    args, rest = _parser().parse_known_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from scaling_jax.records import ConfigError
+
+    try:
+        _compile_cache()
+        return args.command(args, rest)
+    except ConfigError as error:
+        print(f"scaling-jax: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("scaling-jax: interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        return 75
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="scaling-jax", description="A laboratory for scaling experiments.")
+    commands = parser.add_subparsers(required=True, metavar="train|study")
+    train = commands.add_parser("train", help="one training run", description="Trains one run; --config.x.y=value overrides a field.")
+    train.add_argument("--config", required=True, metavar="FILE_OR_NAME", help="a config file, or the name of one of configs/")
+    train.add_argument("--workdir", required=True, metavar="DIR")
+    train.set_defaults(command=_train)
+    study = commands.add_parser("study", help="a paper's question, from grid to verdict")
+    study.add_argument("name", metavar="NAME_OR_FILE")
+    study.add_argument("--scale", default="tiny", metavar="smoke|tiny|small|pod")
+    study.add_argument("--workdir", required=True, metavar="DIR")
+    study.add_argument("--until", metavar="STAGE", help="stop after this stage; run again without it for the rest")
+    study.add_argument("--dry-run", action="store_true", help="print the plan and its cost, train nothing")
+    study.add_argument("--ablate", type=int, metavar="CLAIM", help="number of a claim whose mechanism is taken out: it should not hold")
+    study.set_defaults(command=_study)
+    return parser
+
+
+def _train(args, rest):
+    from scaling_jax import config as cfg
+    from scaling_jax.data.corpus import open_corpus
+    from scaling_jax.train import loop
+    from scaling_jax.train.progress import Progress
+
+    run = cfg.resolve(cfg.load(args.config), _overrides(rest))
+    corpus = open_corpus(run.data)
+    run = cfg.bind(run, corpus)
+    identity = cfg.identity(run, corpus)
+    with Progress() as progress:
+        metrics = loop.result(args.workdir, identity) or loop.train([run], corpus, args.workdir, progress)[identity]
+        losses = "  ".join(f"{name} {metrics[name]:.4f} nats/token" for name in metrics if name.endswith("loss"))
+        progress.print(f"run {identity}: {run.train.steps} steps  {losses}")
+        progress.print(f"trajectory, config and weights: {args.workdir}/runs/{identity}")
+    return 0
+
+
+def _study(args, rest):
+    from scaling_jax.records import ConfigError
+    from scaling_jax.studies import runner
+
+    if rest:
+        raise ConfigError(f"{rest[0]}: a study takes no such option; its settings belong to its scales")
+    runner.run(args.name, args.scale, args.workdir, until=args.until, dry_run=args.dry_run, ablate=args.ablate)
+    return 0
+
+
+def _overrides(rest):
+    """["--config.model.width=128"] -> {"model.width": "128"}; text, typed later by the field it names."""
+    from scaling_jax.records import ConfigError
+
+    out = {}
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if not name.startswith("--config.") or not equals:
+            raise ConfigError(f"{argument}: expected --config.group.field=value")
+        out[name.removeprefix("--config.")] = value
+    return out
+
+
+def _compile_cache():
+    """Compiled programs are kept per user, so a second start costs seconds less (set JAX_COMPILATION_CACHE_DIR to move it)."""
+    import jax
+
+    from scaling_jax.data.corpus import cache_dir
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "programs"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

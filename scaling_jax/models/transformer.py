@@ -1,0 +1,206 @@
+"""A Llama-style decoder: the model contract of this laboratory.
+
+A model file exports `Config`, `init(config, key)`, `axes(config)`, `apply(config, params, batch, cache,
+capture)`, `flops(config, tokens)` and `parameters(config)`. Parameters are plain nested dicts; every leaf
+below `layers` carries a leading layer axis. Dims: B batch, T time, D width, V vocabulary, L layers.
+"""
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import unflatten_dict
+
+from scaling_jax.models.initial import Weight, draw
+from scaling_jax.models.layers import MLP, Attention, AttentionMask, Einsum, RMSNorm, matmul
+from scaling_jax.records import ConfigError, field
+
+DTYPES = ("float32", "bfloat16", "float64")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes and switches of the decoder."""
+
+    name: str = field("transformer", doc="model file, or package.module of your own")
+    vocab: int | None = field(None, at_least=2, doc="None: the corpus's own")
+    width: int = field(64, at_least=1, doc="D, the residual stream")
+    layers: int = field(2, at_least=1)
+    heads: int = field(4, at_least=1)
+    kv_heads: int | None = field(None, at_least=1, doc="None: as many as heads")
+    head_dim: int | None = field(None, at_least=2, doc="None: width / heads")
+    mlp: str = field("swiglu", choices=("swiglu", "gelu"))
+    mlp_width: int | None = field(None, at_least=1, doc="None: 8/3 width for swiglu (rounded up to 8), 4 width for gelu")
+    tie_head: bool = field(False, doc="the head is the transposed embedding")
+    qk_norm: bool = field(False)
+    rope_theta: float = field(10_000.0, above=0.0)
+    norm_epsilon: float = field(1e-6, above=0.0)
+    embedding_scale: float = field(0.02, above=0.0, doc="standard deviation of the embedding at start")
+    dtype: str = field("float32", choices=DTYPES, doc="compute dtype; parameters stay float32")
+    head_dtype: str = field("float32", choices=DTYPES, doc="dtype of the final matmul")
+    scan_layers: bool = field(False, recorded=True, doc="lax.scan over layers: flat compile time, slower steps on CPU")
+    remat: bool = field(False, recorded=True, doc="recompute each layer in the backward pass")
+
+    def __post_init__(self):
+        if self.head_dim is None and self.width % self.heads:
+            near = [h for h in range(1, self.width + 1) if self.width % h == 0]
+            near = min(near, key=lambda h: abs(h - self.heads))
+            raise ConfigError(f"model.width = {self.width}: not divisible by model.heads = {self.heads}; use model.heads = {near}, or set model.head_dim")
+        if self.heads % self.kv:
+            raise ConfigError(f"model.kv_heads = {self.kv}: must divide model.heads = {self.heads}")
+        if self.channels % 2:
+            raise ConfigError(f"model.head_dim = {self.channels}: rotary positions need an even head dim; change model.width, model.heads or model.head_dim")
+
+    @property
+    def kv(self):
+        """Key-value heads."""
+        return self.heads if self.kv_heads is None else self.kv_heads
+
+    @property
+    def channels(self):
+        """C, the head dim."""
+        return self.width // self.heads if self.head_dim is None else self.head_dim
+
+    @property
+    def hidden(self):
+        """F, the mlp width."""
+        if self.mlp_width is not None:
+            return self.mlp_width
+        return -(-8 * self.width // 24) * 8 if self.mlp == "swiglu" else 4 * self.width
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Parameter counts; every law says which one its N is."""
+
+    body: int
+    embedding: int
+    total: int
+    active: int
+
+
+class Block(nn.Module):
+    """x + attention(norm x), then x + mlp(norm x): `(x, cache) -> (x, cache, aux)`."""
+
+    config: Config
+
+    @nn.compact
+    def __call__(self, x_BTD, cache=None, positions_BT=None, mask=AttentionMask()):
+        c = self.config
+        if positions_BT is None:
+            positions_BT = jnp.arange(x_BTD.shape[1])[None]
+        shrink = (2 * c.layers) ** -0.5  # keeps the residual stream's variance flat in depth (GPT-2)
+        norm = lambda name: RMSNorm(c.width, c.norm_epsilon, name=name)
+        heads = Attention(c.width, c.heads, c.kv, c.channels, c.rope_theta, c.norm_epsilon, c.qk_norm, shrink, name="attention")
+        y_BTD, cache = heads(norm("attention_norm")(x_BTD), cache, positions_BT, mask)
+        x_BTD = x_BTD + y_BTD
+        x_BTD = x_BTD + MLP(c.width, c.hidden, c.mlp, shrink, name="mlp")(norm("mlp_norm")(x_BTD))
+        return x_BTD, cache, {}
+
+
+@functools.cache
+def _declared(config):
+    """Every weight by path, as `initial.Weight` records of shapes: {(name, ...): Weight}; layers are declared once."""
+    if config.vocab is None:
+        raise ConfigError("model.vocab = None: not yet bound to a corpus; set model.vocab, or bind the config to its corpus first")
+    x_BTD = jax.ShapeDtypeStruct((1, 2, config.width), jnp.float32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    table = jax.ShapeDtypeStruct((config.vocab, config.width), jnp.float32)
+    tree = {"embed": {"table": Weight(table, ("vocab", "embed"), deviation=config.embedding_scale)}}
+    modules = {"layers": Block(config), "final_norm": RMSNorm(config.width, config.norm_epsilon)}
+    if not config.tie_head:
+        modules["head"] = Einsum("btd,dv->btv", (config.width, config.vocab), ("embed", "vocab"), config.width)
+    tree |= {name: jax.eval_shape(module.init, key, x_BTD)["params"] for name, module in modules.items()}
+    leaves = jax.tree.leaves_with_path(tree, is_leaf=lambda leaf: isinstance(leaf, Weight))
+    return {tuple(p.key for p in path): leaf for path, leaf in leaves}
+
+
+def init(config, key):
+    """Random parameters: nested dict of float32 arrays, independent of mesh, loop, depth and of each other."""
+    depth = lambda path: config.layers if path[0] == "layers" else None
+    return unflatten_dict({path: draw(key, "/".join(path), w, depth(path)) for path, w in _declared(config).items()})
+
+
+def axes(config):
+    """Logical axes of every parameter: the tree of `init` with tuples of names for arrays, "layer" first."""
+    layer = lambda path: ("layer",) if path[0] == "layers" else ()
+    return unflatten_dict({path: (*layer(path), *w.names) for path, w in _declared(config).items()})
+
+
+def start_cache(config, batch, length):
+    """An empty key-value cache for `length` tokens: {"key", "value"} [L, B, length, K, C] and the filled length, 0."""
+    shape = (config.layers, batch, length, config.kv, config.channels)
+    return {"key": jnp.zeros(shape, config.dtype), "value": jnp.zeros(shape, config.dtype), "length": jnp.int32(0)}
+
+
+def apply(config, params, tokens_BT, cache=None, capture=()):
+    """Logits of the next token at every position.
+
+    Args:
+      tokens_BT: integers below vocab.
+      cache: from `start_cache`; the tokens continue what it holds. None: they start the text.
+      capture: names of activations wanted in aux; "residual" is the stream after every layer, [L, B, T, D].
+    Returns:
+      (logits_BTV in head_dtype, aux); aux holds what was captured, and "cache" when one was given.
+    """
+    block = Block(config)
+    dtype = jnp.dtype(config.dtype)
+    T = tokens_BT.shape[1]
+    positions_BT, mask = jnp.arange(T)[None], AttentionMask()
+    if cache is not None:
+        positions_BT = positions_BT + cache["length"]
+        mask = AttentionMask(positions_BT=positions_BT, key_positions_BS=jnp.arange(cache["key"].shape[2])[None])
+    x_BTD = params["embed"]["table"][tokens_BT].astype(dtype)
+
+    def layer(x_BTD, inputs):
+        weights, kv = inputs
+        kv = None if kv is None else kv | {"length": cache["length"]}
+        x_BTD, kv, _ = block.apply({"params": weights}, x_BTD, kv, positions_BT, mask)
+        kept = x_BTD if "residual" in capture else None
+        return x_BTD, (kept, None if kv is None else {name: kv[name] for name in ("key", "value")})
+
+    layer = jax.checkpoint(layer) if config.remat else layer
+    inputs = (params["layers"], None if cache is None else {name: cache[name] for name in ("key", "value")})
+    if config.scan_layers:
+        x_BTD, (residual, kv) = jax.lax.scan(layer, x_BTD, inputs)
+    else:
+        steps = []
+        for i in range(config.layers):
+            x_BTD, out = layer(x_BTD, jax.tree.map(lambda a: a[i], inputs))
+            steps.append(out)
+        residual, kv = jax.tree.map(lambda *a: jnp.stack(a), *steps)
+    aux = {"residual": residual} if "residual" in capture else {}
+    if cache is not None:
+        aux["cache"] = kv | {"length": cache["length"] + T}
+    x_BTD = RMSNorm(config.width, config.norm_epsilon).apply({"params": params["final_norm"]}, x_BTD).astype(config.head_dtype)
+    if config.tie_head:
+        return matmul("btd,vd->btv", x_BTD, params["embed"]["table"]), aux
+    return matmul("btd,dv->btv", x_BTD, params["head"]["kernel"]), aux
+
+
+def parameters(config):
+    """Parameter counts without making an array: body (layers and final norm), embedding (with an untied head), total, active."""
+    sizes = {"embed": 0, "head": 0, "body": 0}
+    for (first, *_), w in _declared(dataclasses.replace(config, vocab=config.vocab or 2)).items():
+        sizes[first if first in sizes else "body"] += w.value.size * (config.layers if first == "layers" else 1)
+    embedding = sizes["embed"] + sizes["head"]
+    total = embedding + sizes["body"]
+    return Parameters(body=sizes["body"], embedding=embedding, total=total, active=total)
+
+
+def flops(config, sequence, convention="causal_half"):
+    """Floating-point operations of one forward pass per token (a multiply-add is 2); a training step costs 3 times that.
+
+    matmuls: 2 x (weights in matmuls). attention scores and values: 4 H C x (keys seen per query), where
+    `causal_half` counts the (sequence + 1) / 2 keys a causal query really sees and `full` counts all `sequence`
+    (the convention of most published MFU figures; PaLM, arXiv:2204.02311, appendix B).
+    """
+    keys = {"causal_half": (sequence + 1) / 2, "full": sequence}[convention]
+    c = dataclasses.replace(config, vocab=config.vocab or 2)
+    kv = 2 * c.width * c.kv * c.channels
+    mlp = (3 if c.mlp == "swiglu" else 2) * c.width * c.hidden
+    weights = c.layers * (2 * c.width * c.heads * c.channels + kv + mlp) + c.width * c.vocab
+    return 2 * weights + 4 * c.layers * c.heads * c.channels * keys

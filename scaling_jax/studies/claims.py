@@ -1,0 +1,396 @@
+"""Claims and their verdicts: what a paper says, put to a test that it can lose.
+
+A claim says that a statistic of the rows lies on one side of a threshold. Its verdict is one of
+  holds         the 95% interval lies wholly beyond the threshold, and the null test rejects (adjusted p < 0.05);
+  fails         the interval lies wholly on the other side;
+  undecided     neither; the reason says what is missing, and about how many seeds would settle it;
+  not testable  the data cannot answer; the reason says why.
+What each guard protects from:
+  interval      seed noise. Stratified jackknife over runs, t quantiles: at three seeds a percentile bootstrap covers 75%.
+  null test     structure that chance alone gives: the best of several grid points, a curve bent by one lucky cell. Labels are
+                permuted as the claim's `exchange` says and the statistic, selection included, is computed again.
+  Holm          many claims: one of twenty tests at 5% succeeds on nothing. The adjustment runs over the study's testable claims.
+  smallest p    too few relabelings: three seeds against three have 20, so p < 0.05 is out of reach whatever the data say.
+  ablation      a claim that holds without its mechanism; the study runner applies it, here it must only be there.
+What is not guarded: runs of different cells that share a seed count as independent; the spread is over seeds, not over test sets.
+"""
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from scaling_jax import records
+from scaling_jax.laws import intervals, statistics
+from scaling_jax.laws.fit import NotTestable
+
+ALPHA = 0.05
+
+
+class Data:
+    """Rows of a study, immutable: every method gives a new view or a number.
+
+    Columns are held as NumPy arrays shared by all views, a view is an index of rows: a null test calls a statistic
+    thousands of times. `data["loss"]` is a column of the view as an array.
+
+    Args:
+      frame: pandas frame; its column `runs` holds the tuple of run ids each row depends on.
+      cells: run id -> label of its cell; runs of one cell differ in nothing but the seed.
+    """
+
+    __slots__ = ("_columns", "_rows", "_rows_of", "_cells", "_memo")
+
+    def __init__(self, frame, cells):
+        if "runs" not in frame.columns:
+            raise ValueError("frame has no column 'runs': each row needs the tuple of run ids that it depends on")
+        self._columns = {name: frame[name].to_numpy() for name in frame.columns}
+        self._rows = np.arange(len(frame))
+        self._cells = cells
+        self._memo = {}
+        rows_of = {}
+        for row, runs in enumerate(self._columns["runs"]):
+            if not isinstance(runs, tuple) or not runs:
+                raise ValueError(f"runs = {runs!r} in row {row}: expected a tuple of at least one run id")
+            for run in runs:
+                if run not in cells:
+                    raise ValueError(f"run {run!r} in row {row} has no cell: add it to `cells`")
+                rows_of.setdefault(run, []).append(row)
+        self._rows_of = {run: np.array(rows) for run, rows in rows_of.items()}
+
+    def __len__(self):
+        return len(self._rows)
+
+    def __getitem__(self, column):
+        return self._column(column)[self._rows]
+
+    @property
+    def frame(self):
+        """The rows of this view as a new pandas frame."""
+        import pandas as pd
+
+        return pd.DataFrame({name: values[self._rows] for name, values in self._columns.items()})
+
+    @property
+    def strata(self):
+        """Cell -> ids of its runs that any row of this view depends on."""
+        out = {}
+        for run in dict.fromkeys(run for runs in self["runs"] for run in runs):
+            out.setdefault(self._cells[run], []).append(run)
+        return {cell: tuple(runs) for cell, runs in out.items()}
+
+    def where(self, **equals):
+        """Rows whose columns equal the values given; a list, tuple, set, range or array means any of its values."""
+        rows = self._rows
+        for name, wanted in equals.items():
+            values = self._column(name)[rows]
+            if isinstance(wanted, (list, tuple, set, frozenset, range, np.ndarray)):
+                mask = np.zeros(len(rows), bool)
+                for one in wanted:
+                    mask |= values == one
+            else:
+                mask = values == wanted
+            rows = rows[mask]
+        return self._view(rows=rows)
+
+    def drop(self, runs):
+        """Rows that depend on none of `runs`."""
+        if not runs:
+            return self
+        keep = np.ones(len(self._columns["runs"]), bool)
+        for run in runs:
+            keep[self._rows_of[run]] = False
+        return self._view(rows=self._rows[keep[self._rows]])
+
+    def replace(self, column, values):
+        """The same rows with other values in one column."""
+        values, old = np.asarray(values), self._column(column)
+        full = old.astype(np.result_type(old, values))
+        full[self._rows] = values
+        return self._view(columns={**self._columns, column: full})
+
+    def mean(self, column="loss"):
+        """Mean of a column; raises NotTestable when no row is left."""
+        values = self[column]
+        if not values.size:
+            raise NotTestable(f"no row left to average {column} over")
+        return float(values.sum() / values.size)
+
+    def by(self, column, value="loss"):
+        """Mean of `value` at each value of `column`: a pandas Series, sorted by `column`; NotTestable when no row is left."""
+        import pandas as pd
+
+        if not len(self):
+            raise NotTestable(f"no row left to average {value} over, by {column}")
+        keys, inverse, counts = np.unique(self[column], return_inverse=True, return_counts=True)
+        return pd.Series(np.bincount(inverse, self[value]) / counts, index=keys, name=value)
+
+    def fit(self, form, **where):
+        """The law `form` fitted to the rows of `where(**where)`; see scaling_jax.laws.fit."""
+        from scaling_jax.laws import fit
+
+        return fit.fit(form, self.where(**where).frame)
+
+    def _column(self, name):
+        if name not in self._columns:
+            raise KeyError(f"rows have no column {name!r}{records.suggest(name, self._columns)}; they have {', '.join(self._columns)}")
+        return self._columns[name]
+
+    def _view(self, rows=None, columns=None):
+        view = object.__new__(Data)
+        view._columns = self._columns if columns is None else columns
+        view._rows = self._rows if rows is None else rows
+        view._rows_of, view._cells, view._memo = self._rows_of, self._cells, {}
+        return view
+
+
+@dataclass(frozen=True)
+class Permute:
+    """A null hypothesis: inside each stratum of the `within` columns, the values of `column` might as well be exchanged.
+
+    Rows that share a run move together wherever they all have one value of the column: ten evaluations of one run, or
+    all teams drawn from three runs, are one observation. Where the column varies inside a run, rows move by themselves.
+    Rows outside `where` stay as they are.
+    """
+
+    column: str
+    within: tuple[str, ...] = ()
+    where: tuple[tuple[str, object], ...] = ()
+
+    def describe(self):
+        """In words: "weight_decay within (width, seed)"."""
+        within = f" within ({', '.join(self.within)})" if self.within else " over all rows"
+        return f"{self.column}{within}" + "".join(f", {name} = {value}" for name, value in self.where)
+
+    def arrangements(self, data):
+        """Number of distinct relabelings of `data`, at most `statistics.CAP`; no p value is smaller than its inverse."""
+        _, _, stratum, value = _units(self, data)
+        return statistics.arrangements(np.split(value, np.flatnonzero(np.diff(stratum)) + 1))
+
+    def __call__(self, data, rng):
+        rows, unit, stratum, value = _units(self, data)
+        order = np.lexsort((rng.random(len(value)), stratum))  # a random order inside each stratum
+        values = data[self.column]  # a copy
+        values[rows] = value[order][unit]
+        return data.replace(self.column, values)
+
+
+def permute(column, within=(), where=None):
+    """The exchange that permutes `column` within the strata of `within`, among the rows where the columns of `where` have these values."""
+    within = (within,) if isinstance(within, str) else tuple(within)
+    if column in within:
+        raise ValueError(f"within = {within!r}: permuting {column} within itself changes nothing")
+    frozen = ((name, tuple(value) if isinstance(value, (list, set, range, np.ndarray)) else value) for name, value in (where or {}).items())
+    return Permute(column, within, tuple(frozen))
+
+
+def _units(exchange, data):
+    """What moves: rows [R] (positions in the view), unit [R] that moves each; stratum, value [U], sorted by stratum. Kept per view."""
+    if exchange in data._memo:
+        return data._memo[exchange]
+    chosen = data.where(**dict(exchange.where))
+    values = chosen[exchange.column]
+    within = [chosen[name] for name in exchange.within]
+    stratum = statistics.codes(zip(*within, strict=True)) if within else np.zeros(len(chosen), int)
+    unit = statistics.clusters(chosen["runs"])
+    if _distinct(unit, statistics.codes(values)) > _distinct(unit):
+        unit = np.arange(len(chosen))
+    if _distinct(unit, stratum) > _distinct(unit):
+        raise ValueError(
+            f"permute {exchange.describe()}: rows that share a run have one {exchange.column} but lie in several strata, and would be "
+            f"relabelled apart as if they were independent; leave what varies inside a run out of `within`"
+        )
+    heads = np.unique(unit, return_index=True)[1]  # a row of each unit
+    order = np.argsort(stratum[heads], kind="stable")
+    heads = heads[order]
+    rows = np.searchsorted(data._rows, chosen._rows)  # both ascend
+    data._memo[exchange] = rows, np.argsort(order)[unit], stratum[heads], values[heads]
+    return data._memo[exchange]
+
+
+def _distinct(*codes):
+    return len(set(zip(*codes, strict=True)))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One sentence of a paper as something that can be wrong: `statistic(data)` lies on `side` of `threshold`.
+
+    Args:
+      text: the sentence. statistic: Data -> float; may raise NotTestable with a reason.
+      exchange: what the null hypothesis permutes: `permute(...)`, or any function (data, rng) -> data; its method
+        `arrangements(data)`, where it has one, counts the distinct relabelings.
+      ablation: dotted override -> value that removes the mechanism; the claim must then lose `holds`.
+      unit, paper_value, explain: of the statistic, for the report.
+    """
+
+    text: str
+    statistic: Callable
+    threshold: float
+    side: str
+    exchange: Callable
+    ablation: Mapping
+    unit: str = ""
+    paper_value: float | None = None
+    explain: str = ""
+
+    def __post_init__(self):
+        if not isinstance(self.text, str) or not self.text.strip():
+            raise ValueError(f"text = {self.text!r}: say in one sentence what is claimed")
+        where = f"claim {self.text!r}"
+        if self.side not in (">", "<"):
+            raise ValueError(f"{where}: side = {self.side!r}, expected '>' or '<'")
+        if not math.isfinite(self.threshold):
+            raise ValueError(f"{where}: threshold = {self.threshold!r}, expected a finite number")
+        if not callable(self.statistic):
+            raise ValueError(f"{where}: statistic = {self.statistic!r}, expected a function of Data")
+        if not callable(self.exchange):
+            raise ValueError(f"{where}: exchange = {self.exchange!r}, expected what chance permutes, as permute('recipe', within='seed')")
+        if not isinstance(self.ablation, Mapping) or not self.ablation:
+            raise ValueError(f"{where}: ablation = {self.ablation!r}, expected the overrides that remove the mechanism")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The verdict on a claim and all that it rests on; what could not be computed is None.
+
+    n: independent runs that move the statistic. seeds: the smallest number of them in one cell. se, dof: of the 95%
+    interval value +- t_dof se. null_p: raw; adjusted_p: after Holm. seeds_needed: about how many per cell decide an
+    undecided claim with 80% power if the effect is as measured; None beyond reach.
+    """
+
+    claim: str
+    statistic: str
+    threshold: float
+    side: str
+    exchange: str
+    unit: str
+    paper_value: float | None
+    value: float | None = None
+    ci95: tuple[float, float] | None = None
+    se: float | None = None
+    dof: float | None = None
+    n: int = 0
+    seeds: int = 0
+    null_p: float | None = None
+    adjusted_p: float | None = None
+    verdict: str = "not testable"
+    reason: str = ""
+    seeds_needed: int | None = None
+
+
+def to_json(verdict):
+    """The verdict as an entry of `claims` in verdict.json: plain types, every field present."""
+    return {**dataclasses.asdict(verdict), "ci95": None if verdict.ci95 is None else list(verdict.ci95)}
+
+
+def judge(claims, data, permutations=1000, seed=0):
+    """The verdicts on `claims`, in their order.
+
+    holds:  T - t se > threshold (side ">"; mirrored for "<"), and Holm-adjusted p < 0.05 over all testable claims
+    fails:  T + t se < threshold
+
+    Args:
+      permutations: relabelings drawn per claim; a relabeling on which the statistic cannot be computed counts against the claim.
+      seed: of the relabelings, together with the claim's text: adding a claim leaves the raw p of the others as they were.
+    Raises:
+      whatever a statistic raises except NotTestable: a bug is not a verdict. ValueError: two claims with one text.
+    """
+    claims = tuple(claims)
+    texts = [claim.text for claim in claims]
+    if len(set(texts)) < len(texts):
+        raise ValueError(f"claims: {next(t for t in texts if texts.count(t) > 1)!r} is there twice; a claim is known by its text")
+    found = [_evidence(claim, data, permutations, seed) for claim in claims]
+    tested = [v.null_p for v in found if v.null_p is not None]
+    adjusted = iter(statistics.holm(tested).tolist())
+    return [v if v.null_p is None else _decide(dataclasses.replace(v, adjusted_p=next(adjusted)), len(tested)) for v in found]
+
+
+def _evidence(claim, data, permutations, seed):
+    """The claim's verdict so far: not testable with its reason, or value, interval and null p waiting for Holm."""
+    found = Verdict(
+        claim=claim.text,
+        statistic=claim.explain or getattr(claim.statistic, "__name__", ""),
+        threshold=float(claim.threshold),
+        side=claim.side,
+        exchange=_describe(claim.exchange),
+        unit=claim.unit,
+        paper_value=claim.paper_value,
+    )
+    try:
+        value = _evaluate(claim, data)
+        if not math.isfinite(value):
+            raise NotTestable(f"the statistic is {value}, not a finite number")
+        found = dataclasses.replace(found, value=value)
+        _, without = intervals.deletions(lambda dropped: _evaluate(claim, data.drop(dropped)), data.strata)
+        found = dataclasses.replace(found, **_interval(value, without))
+        _check_smallest_p(claim, data, permutations)
+    except NotTestable as error:
+        return dataclasses.replace(found, reason=str(error))
+
+    def draw(rng):
+        try:
+            return _evaluate(claim, claim.exchange(data, rng))
+        except NotTestable:
+            return math.nan  # counts as extreme
+
+    words = list(hashlib.sha256(claim.text.encode()).digest()[:8])
+    return dataclasses.replace(found, null_p=statistics.permutation_p(value, draw, claim.side, permutations, [seed, *words]))
+
+
+def _evaluate(claim, data):
+    value = claim.statistic(data)
+    if np.ndim(value):
+        raise TypeError(f"claim {claim.text!r}: the statistic gave shape {np.shape(value)}, expected one number")
+    return float(value)
+
+
+def _interval(value, without):
+    """Fields of a verdict that the jackknife gives."""
+    interval = intervals.from_deletions(value, without)
+    if not interval.dof > 0:
+        raise NotTestable("no degrees of freedom: no run changes the statistic when left out (a constant, a count, a best grid point)")
+    sizes = [len(values) for values in without.values()]
+    ends = (float(interval.low), float(interval.high))
+    return dict(ci95=ends, se=float(interval.se), dof=float(interval.dof), n=sum(sizes), seeds=min(sizes))
+
+
+def _check_smallest_p(claim, data, permutations):
+    possible = claim.exchange.arrangements(data) if hasattr(claim.exchange, "arrangements") else math.inf
+    smallest = 1 / min(possible, permutations + 1)
+    if smallest >= ALPHA:
+        few = f"{possible} distinct relabelings" if possible <= permutations else f"{permutations} permutations"
+        raise NotTestable(f"smallest possible p is {smallest:.3g}, not below {ALPHA}: only {few} of {_describe(claim.exchange)}")
+
+
+def _decide(v, family):
+    """The verdict of a testable claim, Holm over `family` claims done."""
+    low, high = v.ci95
+    beyond, against = (low > v.threshold, high < v.threshold) if v.side == ">" else (high < v.threshold, low > v.threshold)
+    band, at = f"the 95% interval [{low:.4g}, {high:.4g}]", f"{v.threshold:.4g}"
+    null = f"chance gives as much in {v.null_p:.2g} of relabelings of {v.exchange} ({v.adjusted_p:.2g} after Holm over {family})"
+    if against:
+        return dataclasses.replace(v, verdict="fails", reason=f"{band} lies on the other side of {at}")
+    if beyond and v.adjusted_p < ALPHA:
+        return dataclasses.replace(v, verdict="holds", reason=f"{band} lies beyond {at}, and {null}")
+    needed = _seeds_needed(v)
+    seeds = f"about {needed} seeds per cell" if needed else f"no number of seeds up to {statistics.MOST_SEEDS}"
+    why = f"{band} lies beyond {at}, but {null}" if beyond else f"{band} contains {at}"
+    reason = f"{why}; if the effect is as measured, {seeds} would settle it (now {v.seeds})"
+    return dataclasses.replace(v, verdict="undecided", reason=reason, seeds_needed=needed)
+
+
+def _seeds_needed(v):
+    effect = v.value - v.threshold if v.side == ">" else v.threshold - v.value
+    clear = abs(effect) > v.ci95[1] - v.value
+    for_interval = v.seeds if clear else statistics.seeds_for_interval(effect, v.se, v.dof, v.seeds)
+    if effect < 0 or v.adjusted_p < ALPHA or for_interval is None:
+        return for_interval  # only `holds` asks for the null test
+    for_null = statistics.seeds_for_p(v.null_p, ALPHA * v.null_p / v.adjusted_p, v.seeds)
+    return None if for_null is None else max(for_interval, for_null)
+
+
+def _describe(exchange):
+    return exchange.describe() if hasattr(exchange, "describe") else getattr(exchange, "__name__", type(exchange).__name__)

@@ -1,0 +1,156 @@
+"""Runs a study in a directory: plan, train, score, judge, report; does only what is missing.
+
+Directory: plan.json, cohorts/<id>/, runs/<identity>/, rows.csv, fit.json, verdict.json, figures/*.svg, report.html.
+"""
+
+import functools
+import os
+import time
+from pathlib import Path
+
+from scaling_jax import config as cfg
+from scaling_jax.data.corpus import open_corpus
+from scaling_jax.parallel import cost
+from scaling_jax.records import ConfigError
+from scaling_jax.studies import cohorts as cohorts_
+from scaling_jax.studies import study as studies
+from scaling_jax.train import loop, trajectory
+from scaling_jax.train.progress import Progress, sparkline
+
+SCHEMA = 1
+
+
+def load(name):
+    """The STUDY of a file, given by path or by the name of one of ours, and that file's name."""
+    path = cfg.find("experiments", name)
+    module = cfg.import_file(path)
+    if not isinstance(getattr(module, "STUDY", None), studies.Study):
+        raise ConfigError(f"{name}: {path} defines no STUDY; a study file ends in STUDY = Study(...)")
+    return module.STUDY, path.stem
+
+
+def run(name, scale, workdir, until=None, dry_run=False, ablate=None, quiet=False):
+    """Runs study `name` at `scale` below `workdir`; returns the verdicts (None after a dry run).
+
+    Args:
+      until: stop after this stage; claims that need later ones are not testable yet.
+      ablate: number of a claim (from 1) whose mechanism is taken out everywhere.
+    """
+    study, title = load(name)
+    ablation = _ablation(study, ablate)
+    state = study.at(scale, ablation)
+    progress = Progress(quiet=quiet)
+    corpus = open_corpus(state.base.data)
+    progress.print(f"[bold]{study.title}[/bold]  arXiv:{study.paper}  scale {scale}")
+    progress.print(f"corpus {corpus.name}: {cost.people(len(corpus.splits['train']))} training tokens, vocabulary {corpus.vocab}, fingerprint {corpus.fingerprint}")
+    ahead = _announce(study, state, workdir, until, progress)
+    if dry_run:
+        progress.print("dry run: nothing was trained")
+        return None
+    workdir = Path(workdir)
+    _claim_directory(workdir, title, scale, corpus, ablate)
+    began, spent = time.perf_counter(), os.times()
+    with progress:
+        progress.total = ahead
+        execute = functools.partial(_execute, workdir, title, scale, state, progress)
+        done = studies.walk(study, state, execute, until)
+    clock = {"wall_seconds": time.perf_counter() - began, "cpu_seconds": sum(os.times()[:2]) - sum(spent[:2])}
+    from scaling_jax.studies import outcome
+
+    verdicts = outcome.write(study, state, done, workdir, title, scale, corpus, clock, ablation)
+    outcome.show(progress, study, verdicts, workdir, title, scale, until)
+    return verdicts
+
+
+def _announce(study, state, workdir, until, progress):
+    """Prints programs, members, parameters, FLOPs, memory and time; returns the expected seconds still ahead."""
+    planned = studies.forecast(study, state, until)
+    every = list({unit.identity: unit for group in planned.values() for unit in group}.values())
+    fresh = [unit for unit in every if loop.result(workdir, unit.identity) is None]
+    cohorts = cohorts_.group(fresh)
+    if cohorts:
+        progress.print(cohorts_.table(cohorts, len(every) - len(fresh)))
+    scores = sum(unit.kind == "score" for unit in fresh)
+    seconds = sum(c.seconds for c in cohorts)
+    adaptive = [stage.name for stage in study.stages if stage.split == "tune" and stage.name in planned]
+    if fresh:
+        more = f"; {', '.join(adaptive)} may ask for more once they have seen their losses" if adaptive else ""
+        progress.print(f"at least {cost.duration(seconds)} on this machine ({cost.peak()[1]}: {cost.people(cost.peak()[0], 'FLOP/s')}), {scores} ensembles to score{more}")
+    else:
+        progress.print(f"all {len(every)} units are finished already")
+    return seconds
+
+
+def _execute(workdir, title, scale, state, progress, stage, wanted, missing):
+    """Brings the missing units of a stage into state.results: from disk, by training, by scoring."""
+    for unit in list(missing):
+        metrics = loop.result(workdir, unit.identity)
+        if metrics is not None:
+            state.results[unit.identity] = metrics
+            missing.remove(unit)
+    cohorts = cohorts_.group(missing, cohorts_.read_plan(workdir))
+    cohorts_.write_plan(workdir, title, scale, cohorts)
+    progress.total = max(progress.total, progress.done + sum(c.seconds for c in cohorts))
+    for cohort in cohorts:
+        runs = [unit.config for unit in cohort.units]
+        begin = time.perf_counter()
+        results = loop.train(runs, open_corpus(runs[0].data), workdir, progress, f"{stage.name}: {cohort.name}")
+        state.results.update(results)
+        progress.print(_line(stage, cohort, results, workdir, time.perf_counter() - begin))
+    for unit in missing:
+        if unit.kind == "score":
+            state.results[unit.identity] = _score(workdir, unit, wanted, progress, stage)
+
+
+def _score(workdir, unit, wanted, progress, stage):
+    """Scores the teams of an ensemble unit out of its parents' saved weights."""
+    from scaling_jax.data import stream
+    from scaling_jax.inference import ensemble
+    from scaling_jax.train import checkpoint
+
+    parents = {u.identity: u for u in wanted}
+    run = parents[unit.parents[0]].config
+    models = [checkpoint.load_params(workdir / "runs" / parent / "params") for parent in unit.parents]
+    windows = stream.evaluation(open_corpus(run.data), run.data, unit.config.split)
+    begin = time.perf_counter()
+    losses = ensemble.team_losses(run, models, unit.config.teams, windows, unit.config.average)
+    metrics = {"losses": [float(loss) for loss in losses]}
+    folder = workdir / "runs" / unit.identity
+    folder.mkdir(parents=True, exist_ok=True)
+    trajectory.write_json(folder / "result.json", {"schema": SCHEMA, "kind": "score", "metrics": metrics})
+    sizes = [len(team) for team in unit.config.teams]
+    best = min((loss, size) for loss, size in zip(losses, sizes, strict=True))
+    progress.print(f"{stage.name}: {len(sizes)} teams of {len(models)} models, lowest loss {best[0]:.3f} with {best[1]}  ({time.perf_counter() - begin:.1f} s)")
+    return metrics
+
+
+def _line(stage, cohort, results, workdir, seconds):
+    """A line per finished cohort: losses, and the curve of its first member."""
+    split = cohort.units[0].config.train.evaluate[0]
+    losses = [results[unit.identity].get(f"{split}/loss", results[unit.identity]["train/loss"]) for unit in cohort.units]
+    curve = trajectory.read(workdir / "runs" / cohort.units[0].identity)["train/loss"].tolist()
+    span = f"{min(losses):.3f}" if len(losses) == 1 else f"{min(losses):.3f} to {max(losses):.3f}"
+    return f"{stage.name}: {cohort.name}  {split} loss {span}  {sparkline(curve)}  ({seconds:.1f} s)"
+
+
+def _claim_directory(workdir, title, scale, corpus, ablate):
+    """Makes the directory this study's, or refuses one that belongs to another study, scale, corpus or ablation."""
+    import json
+
+    workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / "study.json"
+    mine = {"schema": SCHEMA, "study": title, "scale": scale, "corpus": corpus.fingerprint, "ablate": ablate}
+    if path.is_file():
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        for name, value in mine.items():
+            if theirs.get(name) != value:
+                raise ConfigError(f"--workdir={workdir}: holds {name} = {theirs.get(name)!r}, not {value!r}; choose another directory, or delete this one")
+    trajectory.write_json(path, mine)
+
+
+def _ablation(study, number):
+    if number is None:
+        return None
+    if not 1 <= number <= len(study.claims):
+        raise ConfigError(f"--ablate={number}: this study has claims 1 to {len(study.claims)}")
+    return dict(study.claims[number - 1].ablation)

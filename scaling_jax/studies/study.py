@@ -1,0 +1,204 @@
+"""A study: a paper's question as stages of units, a law, claims and figures; one typed object in one short file.
+
+A stage is a function `(state) -> units`. It is called until every unit it asks for is there: a grid asks once,
+a tuning stage looks at its losses and asks again, a dependent stage builds on runs of earlier stages.
+`walk` is that loop; the laboratory, the forecast of its cost and the planted worlds that measure its error
+rates all go through it.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from scaling_jax import config as cfg
+from scaling_jax import records
+from scaling_jax.records import ConfigError
+from scaling_jax.studies import units as units_
+
+TUNING_SEED = 1_000_000  # seeds from here on belong to tuning stages, those below to claims
+
+
+class SplitError(RuntimeError):
+    """A tuning stage tried to look at the test split, or a seed was used on both sides."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a study.
+
+    split: "tune" for stages that choose hyper-parameters (tuning seeds, tune split), "test" for those claims
+    are measured on.
+    """
+
+    name: str
+    expand: Callable
+    split: str = "test"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A paper's question, ready to run. See experiments/ for how one reads.
+
+    settings: numbers the stages use; scales: scale -> overrides of settings (bare names) and of the base config
+    (dotted names). rows: `(unit, metrics) -> list of dicts`, None for the standard columns.
+    """
+
+    paper: str
+    title: str
+    question: str
+    base: str
+    stages: tuple
+    claims: tuple
+    settings: Mapping
+    scales: Mapping
+    figures: tuple = ()
+    fits: tuple = ()
+    rows: Callable | None = None
+
+    def at(self, scale, ablation=None):
+        """The `State` in which this study starts at `scale`, optionally with a claim's mechanism taken out."""
+        if scale not in self.scales:
+            raise ConfigError(f"--scale={scale}: not one of {', '.join(self.scales)}{records.suggest(scale, self.scales)}")
+        settings, leaves = dict(self.settings), {}
+        for source in (self.scales[scale], ablation or {}):
+            for name, value in source.items():
+                if "." in name:
+                    leaves[name] = value
+                elif name in settings:
+                    settings[name] = value
+                else:
+                    raise ConfigError(f"scale {scale!r}: {name!r} is neither a setting of this study ({', '.join(settings)}) nor a dotted config field")
+        return State(base=cfg.resolve(cfg.load(self.base), leaves), settings=settings, results={})
+
+
+@dataclass(frozen=True)
+class State:
+    """What a stage may look at: the base config, the settings, and results of finished units on its own split."""
+
+    base: cfg.RunConfig
+    settings: Mapping
+    results: dict
+    split: str = "test"
+
+    def __getitem__(self, setting):
+        return self.settings[setting]
+
+    def seeds(self, count):
+        """`count` seeds of this stage's side."""
+        first = TUNING_SEED if self.split == "tune" else 0
+        return range(first, first + count)
+
+    def run(self, overrides, **labels):
+        """A training unit: the base config with dotted `overrides`, evaluated on this stage's split."""
+        overrides = {"train.evaluate": (self.split,), **overrides}
+        unit = _unit(self.base, tuple(overrides.items()), tuple(sorted(labels.items())))
+        if (unit.config.seed >= TUNING_SEED) != (self.split == "tune"):
+            raise SplitError(f"seed {unit.config.seed} in a {self.split} stage: take seeds from state.seeds(count); tuning and claims never share one")
+        return unit
+
+    def loss(self, unit):
+        """The unit's loss on this stage's split in nats per token; None while it is not finished."""
+        metrics = self.results.get(unit.identity)
+        if metrics is None:
+            return None
+        key = f"{self.split}/loss"
+        if key not in metrics:
+            raise SplitError(f"unit {unit.identity} has no {key}: a {self.split} stage may only look at runs evaluated on {self.split}")
+        return metrics[key]
+
+
+def grid(axes, seeds, **labels):
+    """A one-stage study's stage: every combination of dotted field -> values, each with `seeds` seeds."""
+
+    def expand(state):
+        return [state.run({**dict(zip(axes, point, strict=True)), "seed": seed}, **labels) for point in itertools.product(*axes.values()) for seed in state.seeds(seeds)]
+
+    return Stage("grid", expand)
+
+
+def walk(study, state, execute, until=None):
+    """Runs every stage to its end; `execute(stage, units, missing)` must put the missing units' metrics into state.results.
+
+    Returns:
+      {stage name: units}, in order; stops after the stage named `until`.
+    """
+    names = [stage.name for stage in study.stages]
+    if until is not None and until not in names:
+        raise ConfigError(f"--until={until}: not a stage of this study; its stages are {', '.join(names)}{records.suggest(until, names)}")
+    done = {}
+    for stage in study.stages:
+        view = replace(state, split=stage.split)
+        while True:
+            wanted = list({unit.identity: unit for unit in stage.expand(view)}.values())
+            missing = [unit for unit in wanted if unit.identity not in state.results]
+            if not missing:
+                break
+            execute(stage, wanted, missing)
+            lost = [unit.identity for unit in missing if unit.identity not in state.results]
+            if lost:
+                raise RuntimeError(f"stage {stage.name}: {len(lost)} units gave no result, the first is {lost[0]}")
+        done[stage.name] = stage.expand(view)
+        if stage.name == until:
+            break
+    return done
+
+
+def forecast(study, state, until=None):
+    """The units a study asks for if no loss ever beats another: known before anything runs; adaptive stages may add to it."""
+    imagined = replace(state, results={})
+
+    def pretend(stage, wanted, missing):
+        imagined.results.update({unit.identity: _flat(unit) for unit in missing})
+
+    return walk(study, imagined, pretend, until)
+
+
+def rows(study, state, done):
+    """The rows claims are measured on: every unit of the test stages, as a pandas frame, and {run: cell}."""
+    import pandas as pd
+
+    tuning = {stage.name for stage in study.stages if stage.split == "tune"}
+    make, out, cells = study.rows or standard_rows, [], {}
+    runs = {unit.identity: unit for group in done.values() for unit in group if unit.kind == "train"}
+    for name, group in done.items():
+        for unit in group if name not in tuning else ():
+            out += [{"stage": name, **row} for row in make(unit, state.results[unit.identity], runs)]
+    for row in out:
+        cells.update({run: runs[run].cell for run in row["runs"]})
+    return pd.DataFrame(out), cells
+
+
+def standard_rows(unit, metrics, runs):
+    """One row per run, or per team of an ensemble, with the columns every study shares; `runs` are what a row depends on."""
+    if unit.kind == "train":
+        return [{**run_columns(unit.config), **unit.label, "members": 1, "loss": metrics["test/loss"], "train_loss": metrics["train/loss"], "runs": (unit.identity,)}]
+    out = []
+    for team, loss in zip(unit.config.teams, metrics["losses"], strict=True):
+        ids = tuple(unit.parents[i] for i in team)
+        columns = run_columns(runs[ids[0]].config)
+        columns |= {name: len(team) * columns[name] for name in ("params", "params_body", "params_embedding", "params_active")}
+        out.append({**columns, **unit.label, "seed": -1, "members": len(team), "team": team, "loss": loss, "train_loss": float("nan"), "runs": ids})
+    return out
+
+
+@functools.lru_cache(maxsize=4096)
+def run_columns(run):
+    """The columns a bound run's config says; params counts all parameters."""
+    count = cfg.component(run.model.name, cfg.MODELS).parameters(run.model)
+    seen = run.train.steps * run.data.batch * run.data.sequence
+    columns = {name: getattr(run.model, name) for name in ("width", "layers") if hasattr(run.model, name)}
+    columns |= {"params": count.total, "params_body": count.body, "params_embedding": count.embedding, "params_active": count.active}
+    columns |= {"tokens": run.data.unique_tokens or seen, "tokens_seen": seen, "steps": run.train.steps, "epochs": run.train.epochs, "seed": run.seed}
+    return columns | {name: getattr(run.optimizer, name) for name in ("learning_rate", "weight_decay") if hasattr(run.optimizer, name)}
+
+
+@functools.lru_cache(maxsize=65536)
+def _unit(base, overrides, labels):
+    return units_.train(base.replace(**dict(overrides)), **dict(labels))
+
+
+def _flat(unit):
+    if unit.kind == "score":
+        return {"losses": [1.0] * len(unit.config.teams)}
+    return {"train/loss": 1.0, **{f"{split}/loss": 1.0 for split in unit.config.train.evaluate}}

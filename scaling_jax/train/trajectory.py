@@ -1,0 +1,94 @@
+"""Trajectories: one JSON line per logged step, in segments sealed just before the checkpoint at their end.
+
+A run's `trajectory/` holds `<first step>.jsonl` segments and `manifest.json`, which lists every sealed
+segment with its last step and sha256. On resume from step s all that lies behind s is dropped and run again,
+so a resumed trajectory equals an undisturbed one byte for byte. Timings live elsewhere, in `timings.jsonl`.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+SCHEMA = 1
+
+
+class Writer:
+    """Appends lines to the open segment; `seal` closes it and opens the next."""
+
+    def __init__(self, folder, start):
+        """Opens the trajectory at `start` steps done, dropping everything logged behind it."""
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        kept = [s for s in _manifest(self.folder) if s["last"] <= start]
+        for path in self.folder.glob("*.jsonl"):
+            if path.name not in {s["name"] for s in kept}:
+                path.unlink()
+        self.sealed = kept
+        write_json(self.folder / "manifest.json", {"schema": SCHEMA, "segments": self.sealed})
+        self._open(start)
+
+    def _open(self, step):
+        self.first, self.path = step, self.folder / f"{step:09d}.jsonl"
+        self.file = open(self.path, "w", encoding="utf-8")
+
+    def log(self, step, values):
+        """Adds one line: steps done, then metric name -> number."""
+        self.file.write(json.dumps({"step": int(step), **{k: float(v) for k, v in values.items()}}) + "\n")
+
+    def flush(self):
+        """Makes what was logged visible to a reader."""
+        self.file.flush()
+
+    def seal(self, step):
+        """Closes the open segment, which ends at `step`, and records its checksum."""
+        self.close()
+        if self.path.stat().st_size:
+            digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
+            self.sealed.append({"name": self.path.name, "first": self.first, "last": int(step), "sha256": digest})
+            write_json(self.folder / "manifest.json", {"schema": SCHEMA, "segments": self.sealed})
+        self._open(step)
+
+    def close(self):
+        """Closes the open segment without sealing it."""
+        if not self.file.closed:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.file.close()
+
+
+def read(run):
+    """The trajectory of a run directory as a pandas frame, one row per step, columns such as train/loss, test/loss.
+
+    Raises ValueError naming the segment when a sealed one is missing or was changed.
+    """
+    import pandas as pd
+
+    folder = Path(run) / "trajectory"
+    lines = {}
+    for segment in _manifest(folder):
+        path = folder / segment["name"]
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != segment["sha256"]:
+            raise ValueError(f"{path}: sealed segment is missing or does not match its checksum; restore it, or delete the run's folder to train it again")
+    for path in sorted(folder.glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            values = json.loads(line)
+            lines.setdefault(values["step"], {}).update(values)
+    return pd.DataFrame([lines[step] for step in sorted(lines)])
+
+
+def write_json(path, value):
+    """Writes JSON so that a reader sees the old file or the new one, never half of one."""
+    path = Path(path)
+    text = json.dumps(value, indent=1, allow_nan=False)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _manifest(folder):
+    path = Path(folder) / "manifest.json"
+    return json.loads(path.read_text(encoding="utf-8"))["segments"] if path.is_file() else []

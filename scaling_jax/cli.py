@@ -60,12 +60,9 @@ def _train(args, rest):
 
 
 def _study(args, rest):
-    from scaling_jax.records import ConfigError
     from scaling_jax.studies import runner
 
-    if rest:
-        raise ConfigError(f"{rest[0]}: a study takes no such option; its settings belong to its scales")
-    runner.run(args.name, args.scale, args.workdir, until=args.until, dry_run=args.dry_run, ablate=args.ablate)
+    runner.run(args.name, args.scale, args.workdir, until=args.until, dry_run=args.dry_run, ablate=args.ablate, overrides=_overrides(rest))
     return 0
 
 

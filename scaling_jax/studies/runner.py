@@ -29,16 +29,17 @@ def load(name):
     return module.STUDY, path.stem
 
 
-def run(name, scale, workdir, until=None, dry_run=False, ablate=None, quiet=False):
+def run(name, scale, workdir, until=None, dry_run=False, ablate=None, overrides=None, quiet=False):
     """Runs study `name` at `scale` below `workdir`; returns the verdicts (None after a dry run).
 
     Args:
       until: stop after this stage; claims that need later ones are not testable yet.
       ablate: number of a claim (from 1) whose mechanism is taken out everywhere.
+      overrides: dotted config field -> value, over those of the scale: a data path, a model switch.
     """
     study, title = load(name)
     ablation = _ablation(study, ablate)
-    state = study.at(scale, ablation)
+    state = study.at(scale, ablation, overrides)
     progress = Progress(quiet=quiet)
     corpus = open_corpus(state.base.data)
     progress.print(f"[bold]{study.title}[/bold]  arXiv:{study.paper}  scale {scale}")
@@ -48,7 +49,7 @@ def run(name, scale, workdir, until=None, dry_run=False, ablate=None, quiet=Fals
         progress.print("dry run: nothing was trained")
         return None
     workdir = Path(workdir)
-    _claim_directory(workdir, title, scale, corpus, ablate)
+    _claim_directory(workdir, title, scale, corpus, ablate, overrides)
     began, spent = time.perf_counter(), os.times()
     with progress:
         progress.total = ahead
@@ -57,8 +58,8 @@ def run(name, scale, workdir, until=None, dry_run=False, ablate=None, quiet=Fals
     clock = {"wall_seconds": time.perf_counter() - began, "cpu_seconds": sum(os.times()[:2]) - sum(spent[:2])}
     from scaling_jax.studies import outcome
 
-    verdicts = outcome.write(study, state, done, workdir, title, scale, corpus, clock, ablation)
-    outcome.show(progress, study, verdicts, workdir, title, scale, until)
+    verdicts, estimates = outcome.write(study, state, done, workdir, title, scale, corpus, clock, ablation)
+    outcome.show(progress, study, verdicts, estimates, workdir, title, scale, until)
     return verdicts
 
 
@@ -133,13 +134,13 @@ def _line(stage, cohort, results, workdir, seconds):
     return f"{stage.name}: {cohort.name}  {split} loss {span}  {sparkline(curve)}  ({seconds:.1f} s)"
 
 
-def _claim_directory(workdir, title, scale, corpus, ablate):
+def _claim_directory(workdir, title, scale, corpus, ablate, overrides):
     """Makes the directory this study's, or refuses one that belongs to another study, scale, corpus or ablation."""
     import json
 
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / "study.json"
-    mine = {"schema": SCHEMA, "study": title, "scale": scale, "corpus": corpus.fingerprint, "ablate": ablate}
+    mine = {"schema": SCHEMA, "study": title, "scale": scale, "corpus": corpus.fingerprint, "ablate": ablate, "overrides": overrides or {}}
     if path.is_file():
         theirs = json.loads(path.read_text(encoding="utf-8"))
         for name, value in mine.items():

@@ -37,11 +37,32 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Law:
+    """A law the study fits to means over `x` of the rows of `where`, one fit per value of `by`; it goes to fit.json."""
+
+    title: str
+    form: object
+    x: str
+    where: Mapping
+    by: str | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number the study reports with its interval, and makes no claim about: `statistic(data) -> float`."""
+
+    text: str
+    statistic: Callable
+    unit: str = ""
+    paper_value: float | None = None
+
+
+@dataclass(frozen=True)
 class Study:
     """A paper's question, ready to run. See experiments/ for how one reads.
 
     settings: numbers the stages use; scales: scale -> overrides of settings (bare names) and of the base config
-    (dotted names). rows: `(unit, metrics) -> list of dicts`, None for the standard columns.
+    (dotted names). rows: `(unit, metrics, runs) -> list of dicts`, None for the standard columns.
     """
 
     paper: str
@@ -52,12 +73,13 @@ class Study:
     claims: tuple
     settings: Mapping
     scales: Mapping
+    estimates: tuple = ()
     figures: tuple = ()
-    fits: tuple = ()
+    laws: tuple = ()
     rows: Callable | None = None
 
-    def at(self, scale, ablation=None):
-        """The `State` in which this study starts at `scale`, optionally with a claim's mechanism taken out."""
+    def at(self, scale, ablation=None, overrides=None):
+        """The `State` in which this study starts at `scale`, optionally with a claim's mechanism taken out and config fields overridden."""
         if scale not in self.scales:
             raise ConfigError(f"--scale={scale}: not one of {', '.join(self.scales)}{records.suggest(scale, self.scales)}")
         settings, leaves = dict(self.settings), {}
@@ -69,7 +91,7 @@ class Study:
                     settings[name] = value
                 else:
                     raise ConfigError(f"scale {scale!r}: {name!r} is neither a setting of this study ({', '.join(settings)}) nor a dotted config field")
-        return State(base=cfg.resolve(cfg.load(self.base), leaves), settings=settings, results={})
+        return State(base=cfg.resolve(cfg.load(self.base), leaves | (overrides or {})), settings=settings, results={})
 
 
 @dataclass(frozen=True)
@@ -83,6 +105,12 @@ class State:
 
     def __getitem__(self, setting):
         return self.settings[setting]
+
+    def on(self, split):
+        """This state as seen from the other side: a test stage may read what tuning found, never the reverse."""
+        if split == "test" and self.split == "tune":
+            raise SplitError("a tuning stage asked for the test split: hyper-parameters are chosen on tune, claims are measured on test")
+        return replace(self, split=split)
 
     def seeds(self, count):
         """`count` seeds of this stage's side."""

@@ -51,6 +51,13 @@ def descend(axes, start, losses, noise=0.0, limit=100):
     raise RuntimeError(f"coordinate descent did not settle in {limit} moves; the losses must have changed under it")
 
 
+def nearest(values, wanted):
+    """The grid value closest to `wanted` on a log scale; the middle one when nothing is wanted."""
+    if wanted is None:
+        return values[len(values) // 2]
+    return min(values, key=lambda v: abs(math.log(v / wanted)) if v > 0 and wanted > 0 else abs(v - wanted))
+
+
 def neighbours(axes, point):
     """All points one grid step away from `point` on one axis."""
     out = []

@@ -37,7 +37,7 @@ def static(run):
     """`run` without its traced numbers: equal for all runs that share a program, hashable, what jit compiles for."""
     blank = lambda group: dataclasses.replace(group, **{name: 0.0 for name in cfg.hyper_names(group)})
     data = dataclasses.replace(run.data, unique_tokens=None, subset_seed=0)
-    train = dataclasses.replace(run.train, steps=None, epochs=None, log_every=1, checkpoint_every=1, evaluate_every=None)
+    train = dataclasses.replace(run.train, steps=None, epochs=None, log_every=1, checkpoint_every=1, evaluate_every=None, evaluate=())
     return dataclasses.replace(run, optimizer=blank(run.optimizer), schedule=blank(run.schedule), data=data, train=train, seed=0)
 
 

@@ -1,0 +1,189 @@
+"""What a study leaves behind: rows.csv, fit.json, verdict.json, figures/*.svg, report.html; and what it prints at the end."""
+
+import json
+import math
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from scaling_jax.laws import fit as fits
+from scaling_jax.laws import intervals
+from scaling_jax.laws.fit import NotTestable
+from scaling_jax.parallel import cost
+from scaling_jax.studies import claims as claims_
+from scaling_jax.studies import figures, report
+from scaling_jax.studies import study as studies
+from scaling_jax.train import trajectory
+
+SCHEMA = 1
+NEXT_SCALE = {"smoke": "tiny", "tiny": "small", "small": "pod"}
+
+
+def write(study, state, done, workdir, title, scale, corpus, clock, ablation=None):
+    """Judges the claims on the rows of `done` and writes every artifact below `workdir`; returns (verdicts, estimates)."""
+    workdir = Path(workdir)
+    frame, cells = studies.rows(study, state, done)
+    data = claims_.Data(frame, cells) if len(frame) else None
+    verdicts = judge(study, data)
+    found = estimates(study, data)
+    laws = fit_laws(study, data)
+    frame.drop(columns=["runs", "team"], errors="ignore").to_csv(workdir / "rows.csv", index=False)
+    provenance = provenance_of(corpus, ablation)
+    trajectory.write_json(workdir / "fit.json", {"schema": SCHEMA, "study": title, "scale": scale, "fits": laws})
+    record = {"schema": SCHEMA, "study": title, "paper": study.paper, "scale": scale, "provenance": provenance | clock}
+    record |= {"claims": [claims_.to_json(v) for v in verdicts], "estimates": found}
+    trajectory.write_json(workdir / "verdict.json", record)
+    charts = _charts(study, data, workdir)
+    report.write(
+        workdir / "report.html",
+        study.title,
+        study.paper,
+        study.question,
+        scale,
+        verdicts,
+        study.claims,
+        charts,
+        rows=frame.drop(columns=["runs", "team"], errors="ignore"),
+        cost=clock | _spent(done),
+        provenance=provenance,
+        fits=laws,
+        estimates=found,
+        notes=_notes(study, frame, ablation),
+    )
+    return verdicts, found
+
+
+def judge(study, data):
+    """The verdicts on the study's claims; before any row is there none of them is testable."""
+    if data is not None:
+        return claims_.judge(study.claims, data)
+    return [claims_.Verdict(c.text, c.explain, c.threshold, c.side, "", c.unit, c.paper_value, reason="no test stage has run yet") for c in study.claims]
+
+
+def estimates(study, data):
+    """The study's estimates with jackknife intervals, as plain dicts; a missing one says why."""
+    out = []
+    for one in study.estimates:
+        entry = {"text": one.text, "unit": one.unit, "value": None, "ci95": None, "n": 0, "paper_value": one.paper_value, "reason": ""}
+        try:
+            if data is None:
+                raise NotTestable("no test stage has run yet")
+            entry["value"] = float(one.statistic(data))
+            value, without = intervals.deletions(lambda dropped, one=one: one.statistic(data.drop(dropped)), data.strata)
+            found = intervals.from_deletions(value, without)
+            entry["n"] = sum(map(len, without.values()))
+            entry["ci95"] = _ends(found.low, found.high)
+        except NotTestable as error:
+            entry["reason"] = str(error)
+        out.append(entry)
+    return out
+
+
+def fit_laws(study, data):
+    """The study's laws as entries of fit.json; one that cannot be fitted says why under "warnings"."""
+    out = []
+    for law in study.laws if data is not None else ():
+        rows = data.where(**law.where)
+        for group in sorted(set(rows[law.by])) if law.by else [""]:
+            part = rows.where(**{law.by: group}) if law.by else rows
+            name = f"{law.title}: {group}" if law.by else law.title
+            try:
+                whole = fits.fit(law.form, part.by(law.x))
+            except NotTestable as error:
+                out.append({"law": law.form.name, "equation": law.form.equation, "group": name, "n": len(part), "params": {}, "ci95": {}, "r2": None, "warnings": [str(error)]})
+                continue
+            out.append(fits.to_json(whole, name, _law_ends(law, part)))
+    return out
+
+
+def show(progress, study, verdicts, found, workdir, title, scale, until):
+    """Prints the verdict table, the estimates and, as the last line, the command to type next."""
+    progress.print("")
+    progress.print(report.verdict_table(verdicts, progress.console.width))
+    progress.print(report.summary(verdicts))
+    for one in found:
+        if one["value"] is not None:
+            paper = f"   (paper {one['paper_value']:g})" if one["paper_value"] is not None else ""
+            progress.print(f"{one['text']}: {figures.number(one['value'])} {one['unit']} {figures.between(*(one['ci95'] or (None, None)))}, {one['n']} runs{paper}")
+    progress.print(f"report: {Path(workdir) / 'report.html'}")
+    progress.print(f"next: {next_command(title, scale, workdir, until)}")
+
+
+def next_command(title, scale, workdir, until):
+    """The command that goes on: the rest of this scale, or the next scale."""
+    if until is not None:
+        return f"scaling-jax study {shlex.quote(str(title))} --scale={scale} --workdir={shlex.quote(str(workdir))}"
+    larger = NEXT_SCALE.get(scale)
+    if larger is None:
+        return f"open {shlex.quote(str(Path(workdir) / 'report.html'))}"
+    there = Path(workdir).with_name(f"{Path(workdir).name}_{larger}")
+    return f"scaling-jax study {shlex.quote(str(title))} --scale={larger} --workdir={shlex.quote(str(there))} --dry-run"
+
+
+def provenance_of(corpus, ablation=None):
+    """What the numbers came from: command, commit, versions, device, data."""
+    import importlib.metadata
+    import platform
+
+    import jax
+
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy", "scipy")}
+    device = jax.devices()[0]
+    return {
+        "command": " ".join(["scaling-jax", *map(shlex.quote, sys.argv[1:])]),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        **versions,
+        "device": f"{device.device_kind} x {jax.device_count()}, {platform.machine()}",
+        "corpus": f"{corpus.name}, fingerprint {corpus.fingerprint}",
+        **({"ablation": json.dumps(ablation)} if ablation else {}),
+    }
+
+
+def _law_ends(law, part):
+    names = law.form.params
+    try:
+        found = intervals.jackknife(lambda dropped: [fits.fit(law.form, part.drop(dropped).by(law.x))[name] for name in names], part.strata)
+    except NotTestable:
+        return dict.fromkeys(names)
+    return {name: _ends(low, high) for name, low, high in zip(names, found.low, found.high, strict=True)}
+
+
+def _ends(low, high):
+    return [float(low), float(high)] if math.isfinite(low) and math.isfinite(high) else None
+
+
+def _charts(study, data, workdir):
+    """(key, chart, texts of its claims) of every figure; each is drawn as SVG too."""
+    folder, out = workdir / "figures", []
+    folder.mkdir(exist_ok=True)
+    for figure in study.figures if data is not None else ():
+        chart = figure(data, lambda run: trajectory.read(workdir / "runs" / run))
+        figures.svg(chart, folder / f"{figure.key}.svg")
+        out.append((figure.key, chart, figures.claim_texts(figure, study.claims)))
+    return out
+
+
+def _notes(study, frame, ablation):
+    notes = [f"A mechanism was taken out here: {json.dumps(ablation)}. Claims that rest on it should not hold."] if ablation else []
+    edges = sorted({f"{r.recipe} {r.size}: {r.edge}" for r in frame.itertuples() if getattr(r, "edge", "")})
+    if edges:
+        notes.append(f"Tuned to the edge of its grid, where a wider grid might do better: {'; '.join(edges)}.")
+    return notes
+
+
+def _spent(done):
+    runs = {unit.identity: unit.config for group in done.values() for unit in group if unit.kind == "train"}
+    costs = [cost.of_run(run) for run in runs.values()]
+    return {"runs": len(runs), "flops": float(np.sum([c.flops for c in costs])), "tokens": int(np.sum([c.tokens for c in costs]))}
+
+
+def _commit():
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return "not a checkout"
+    git = lambda *args: subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True).stdout.strip()
+    return (git("rev-parse", "--short=12", "HEAD") or "no commit") + (" with uncommitted changes" if git("status", "--porcelain") else "")

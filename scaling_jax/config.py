@@ -35,7 +35,12 @@ class TrainConfig:
     evaluate_every: int | None = field(None, at_least=1, recorded=True, doc="steps between evaluations; None: at the end only")
     log_every: int = field(10, at_least=1, recorded=True, doc="steps between trajectory lines")
     checkpoint_every: int = field(1000, at_least=1, recorded=True, doc="steps between checkpoints")
-    members: str = field("auto", choices=("auto", "map", "vmap", "loop"), recorded=True, doc="how members of a cohort share a program; auto: map on CPU, vmap elsewhere")
+    members: str = field(
+        "auto",
+        choices=("auto", "map", "vmap", "loop"),
+        recorded=True,
+        doc="how members of a cohort share a program; auto: map on CPU, vmap elsewhere",
+    )
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,9 @@ def component(name, table):
     """The module or function a config names: from the literal table of ours, or "package.module[:name]" of the user's."""
     target = table.get(name, name)
     if target == name and "." not in name and ":" not in name:
-        raise ConfigError(f"{name!r}: not one of {', '.join(map(repr, table))}{records.suggest(name, table)}; your own is named 'package.module:name'")
+        raise ConfigError(
+            f"{name!r}: not one of {', '.join(map(repr, table))}{records.suggest(name, table)}; your own is named 'package.module:name'"
+        )
     module, _, attribute = target.partition(":")
     try:
         module = importlib.import_module(module)
@@ -103,7 +110,9 @@ def bind(run, corpus):
     for split in run.train.evaluate:
         stream.evaluation(corpus, run.data, split)
     stream.unique_sequences(corpus, run.data)
-    return dataclasses.replace(run, model=dataclasses.replace(run.model, vocab=corpus.vocab), train=dataclasses.replace(run.train, steps=steps))
+    return dataclasses.replace(
+        run, model=dataclasses.replace(run.model, vocab=corpus.vocab), train=dataclasses.replace(run.train, steps=steps)
+    )
 
 
 def identity(run, corpus):
@@ -153,10 +162,18 @@ def program_key(run):
         for key in hyper_names(group):
             config[name][key] = None
     config.pop("seed")
-    config["train"].pop("epochs", None)
+    for key in ("steps", "epochs"):
+        config["train"].pop(key)
     for key in ("subset_seed", "unique_tokens"):
         config["data"].pop(key, None)
-    config["how"] = [run.train.members, run.train.evaluate_every, run.train.log_every, run.train.checkpoint_every, run.model.scan_layers, run.model.remat]
+    config["how"] = [
+        run.train.members,
+        run.train.evaluate_every,
+        run.train.log_every,
+        run.train.checkpoint_every,
+        run.model.scan_layers,
+        run.model.remat,
+    ]
     return records.digest(config)
 
 
@@ -185,7 +202,13 @@ def _groups(tree):
             chosen[group] = component(name, table).Config
         except ConfigError as error:
             raise ConfigError(f"config.{group}.name = {error}") from None
-    return {"model": chosen["model"], "data": DataConfig, "optimizer": chosen["optimizer"], "schedule": ScheduleConfig, "train": TrainConfig}
+    return {
+        "model": chosen["model"],
+        "data": DataConfig,
+        "optimizer": chosen["optimizer"],
+        "schedule": ScheduleConfig,
+        "train": TrainConfig,
+    }
 
 
 def _override(tree, hints, dotted, value):
@@ -197,7 +220,9 @@ def _override(tree, hints, dotted, value):
         known = [*hints, "seed"]
         raise ConfigError(f"config.{dotted} = {value!r}: no such field{records.suggest(group, known)}; config has {', '.join(known)}")
     if not leaf:
-        raise ConfigError(f"config.{group} = {value!r}: this is a group, set one of its fields instead, such as --config.{group}.{dataclasses.fields(hints[group])[0].name}=...")
+        raise ConfigError(
+            f"config.{group} = {value!r}: this is a group, set one of its fields instead, such as --config.{group}.{dataclasses.fields(hints[group])[0].name}=..."
+        )
     if isinstance(value, str):
         value = records.parse(hints[group], leaf, value, f"config.{group}")
     *path, last = leaf.split(".")

@@ -48,7 +48,9 @@ def build(cls, mapping, path="config"):
         if key not in fields:
             raise ConfigError(f"{path}.{key}: no such field{suggest(key, fields)}; {path} has {_names(cls)}")
     if not mapping and fields:
-        raise ConfigError(f"{path} = {{}}: an empty group would drop every setting; leave it out to keep the defaults, or set fields one by one ({_names(cls)})")
+        raise ConfigError(
+            f"{path} = {{}}: an empty group would drop every setting; leave it out to keep the defaults, or set fields one by one ({_names(cls)})"
+        )
     values = {name: check(hints[name], mapping[name], f"{path}.{name}", fields[name].metadata) for name in mapping}
     missing = [name for name, f in fields.items() if name not in values and f.default is _MISSING and f.default_factory is _MISSING]
     if missing:
@@ -149,7 +151,11 @@ def _tuple(args, value, where):
 def _bounds(value, where, meta, shown):
     if (choices := meta.get("choices")) is not None and value not in choices:
         raise ConfigError(f"{where} = {shown!r}: not one of {', '.join(map(repr, choices))}{suggest(value, choices)}")
-    for name, word, ok in (("above", "greater than", lambda b: value > b), ("at_least", "at least", lambda b: value >= b), ("at_most", "at most", lambda b: value <= b)):
+    for name, word, ok in (
+        ("above", "greater than", lambda b: value > b),
+        ("at_least", "at least", lambda b: value >= b),
+        ("at_most", "at most", lambda b: value <= b),
+    ):
         bound = meta.get(name)
         if bound is not None and not ok(bound):
             raise ConfigError(f"{where} = {shown!r}: must be {word} {bound}")

@@ -1,7 +1,7 @@
 """Pre-training under infinite compute (arXiv:2509.14786).
 
 With a fixed amount of data and no limit on compute: how far do epochs, weight decay, size and ensembles go?
-At `tiny` the data are 8k bytes of the Python standard library's own sources and N runs from 14k to 133k.
+At `tiny` the data are 8k bytes of the Python standard library's own sources and N runs from 7k to 80k.
 """
 
 import csv
@@ -62,7 +62,10 @@ def published():
     path = Path(__file__).resolve().parents[1] / "published" / "infinite_compute_tuned.csv"
     with open(path, encoding="utf-8") as file:
         rows = csv.DictReader(line for line in file if not line.startswith("#"))
-        return {(r["recipe"], r["size"], int(r["tokens"])): {"epochs": int(r["epochs"]), "decay": float(r["decay"]), "rate": float(r["rate"])} for r in rows}
+        return {
+            (r["recipe"], r["size"], int(r["tokens"])): {"epochs": int(r["epochs"]), "decay": float(r["decay"]), "rate": float(r["rate"])}
+            for r in rows
+        }
 
 
 def tuned(state, size, recipe, tokens=None):
@@ -116,7 +119,11 @@ def decays(state):
     """The largest size at its tuned epochs, over all decays, fresh seeds."""
     size = list(state["sizes"])[-1]
     point, _ = tuned(state, size, "regularized")
-    return [run(state, size, {**point, "decay": decay}, seed, recipe="decay sweep") for decay in state["sweep"] for seed in state.seeds(state["seeds"])]
+    return [
+        run(state, size, {**point, "decay": decay}, seed, recipe="decay sweep")
+        for decay in state["sweep"]
+        for seed in state.seeds(state["seeds"])
+    ]
 
 
 def ensembles(state):
@@ -158,7 +165,12 @@ def joint(state):
     for size in state["sizes"]:
         point, _ = tuned(state, size, "regularized")
         heavy = [run(state, size, heavier(state, point), seed, recipe="heavy member") for seed in state.seeds(count)]
-        out += [*heavy, score(EnsembleConfig(state["average"], teams=tuple(all_teams(count))), heavy, size=size, average="as claimed", recipe="joint team")]
+        out += [
+            *heavy,
+            score(
+                EnsembleConfig(state["average"], teams=tuple(all_teams(count))), heavy, size=size, average="as claimed", recipe="joint team"
+            ),
+        ]
     return out
 
 
@@ -387,7 +399,7 @@ CLAIMS = (
 
 def width(value):
     """A size of the `tiny` family: heads of 16, or one head where that does not divide."""
-    return {"model.width": value, "model.heads": max(1, value // 16) if value % 16 == 0 else 1}
+    return {"model.width": value, "model.heads": value // 16 if value % 16 == 0 else 1}
 
 
 def paper_size(hidden, ffn, heads, kv_heads, layers):
@@ -402,23 +414,23 @@ STUDY = Study(
     base="tiny",
     settings=dict(
         tokens=8_192,
-        sizes={f"{w}": width(w) for w in (16, 24, 32, 48, 64)},
+        sizes={f"{w}": width(w) for w in (8, 16, 24, 32, 48)},
         epochs=(4, 8, 16, 32, 64),
         decays=(0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4),
         rates=(1e-2,),
-        start={"standard": {"epochs": 8}, "regularized": {"epochs": 32, "decay": 0.8}},
+        start={"standard": {"epochs": 8}, "regularized": {"epochs": 16, "decay": 0.8}},
         published=False,
         tuning_seeds=2,
         seeds=4,
-        sweep=(0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4),
-        ensemble_size="32",
+        sweep=(0.1, 0.4, 0.8, 1.6, 3.2, 6.4),
+        ensemble_size="24",
         members=8,
         teams=20,
         heavier=(2, 0.5),
         average="logits",
         repeat=True,
         budgets=(16_384, 32_768, 65_536),
-        budget_sizes=("32", "48", "64"),
+        budget_sizes=("24", "32", "48"),
         joint_members=5,
     ),
     stages=(
@@ -446,7 +458,14 @@ STUDY = Study(
             budgets=(2_048,),
             budget_sizes=("16",),
             joint_members=2,
-            **{"data.source": "markov", "data.vocab": 32, "data.synthetic.tokens": 20_000, "data.sequence": 16, "data.eval_sequences": 32, "model.layers": 1},
+            **{
+                "data.source": "markov",
+                "data.vocab": 32,
+                "data.synthetic.tokens": 20_000,
+                "data.sequence": 16,
+                "data.eval_sequences": 32,
+                "model.layers": 1,
+            },
         ),
         "tiny": {},
         "small": {},
@@ -462,11 +481,31 @@ STUDY = Study(
     ),
     laws=(
         Law("single models", forms.power, "params", {"stage": "sizes", "recipe": "regularized"}),
-        Law("teams", forms.ensemble, "members", {"stage": "ensembles", "recipe": ("tuned team", "heavy team"), "average": "as claimed"}, by="recipe"),
+        Law(
+            "teams",
+            forms.ensemble,
+            "members",
+            {"stage": "ensembles", "recipe": ("tuned team", "heavy team"), "average": "as claimed"},
+            by="recipe",
+        ),
     ),
     figures=(
-        curves("Loss against size", x="params", by="recipe", where={"stage": "sizes"}, claims=(1, 3), caption="Each point is a size at its tuned epochs; the band is the 95% interval over seeds, the dots are the seeds."),
-        optimum("Loss against weight decay", x="weight_decay", by="params", where={"recipe": "decay sweep"}, claims=(2,), caption="The largest size at its tuned epochs; the mark is the minimum of a parabola in log decay."),
+        curves(
+            "Loss against size",
+            x="params",
+            by="recipe",
+            where={"stage": "sizes"},
+            claims=(1, 3),
+            caption="Each point is a size at its tuned epochs; the band is the 95% interval over seeds, the dots are the seeds.",
+        ),
+        optimum(
+            "Loss against weight decay",
+            x="weight_decay",
+            by="params",
+            where={"recipe": "decay sweep"},
+            claims=(2,),
+            caption="The largest size at its tuned epochs; the mark is the minimum of a parabola in log decay.",
+        ),
         curves(
             "Loss against team size",
             x="members",
@@ -477,6 +516,12 @@ STUDY = Study(
             claims=(4, 5, 6, 7),
             caption="Logits averaged over K models of one size; each dot is a team, the band leaves out one model at a time.",
         ),
-        trajectories("Training loss over epochs", by=("recipe", "size"), where={"stage": "sizes", "size": ["16", "64"]}, claims=(1, 3), caption="One epoch is one pass over the same unique tokens."),
+        trajectories(
+            "Training loss over epochs",
+            by=("recipe", "size"),
+            where={"stage": "sizes", "size": ["8", "48"]},
+            claims=(1, 3),
+            caption="One epoch is one pass over the same unique tokens.",
+        ),
     ),
 )

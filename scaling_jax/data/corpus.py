@@ -102,9 +102,13 @@ def cache_dir():
 
 def _stdlib(data):
     if data.tokenizer == "bytes" and data.vocab != 256:
-        raise ConfigError(f"config.data.vocab = {data.vocab}: tokenizer 'bytes' has 256 tokens; leave data.vocab out, or set data.tokenizer=bpe")
+        raise ConfigError(
+            f"config.data.vocab = {data.vocab}: tokenizer 'bytes' has 256 tokens; leave data.vocab out, or set data.tokenizer=bpe"
+        )
     if data.tokenizer == "bpe" and not tokens.SMALLEST <= data.vocab <= 2**16:
-        raise ConfigError(f"config.data.vocab = {data.vocab}: tokenizer 'bpe' needs {tokens.SMALLEST} (every byte and the separator) to {2**16}; set data.vocab=4096")
+        raise ConfigError(
+            f"config.data.vocab = {data.vocab}: tokenizer 'bpe' needs {tokens.SMALLEST} (every byte and the separator) to {2**16}; set data.vocab=4096"
+        )
     splits, notes = documents.stdlib()
     # A separator counts as the byte it is, so that bits per byte compare across tokenizers.
     split_bytes = {split: sum(len(text) + 1 for text in texts) for split, texts in splits.items()}
@@ -126,7 +130,9 @@ def _file(data):
         if data.separator >= data.vocab:
             raise ConfigError(f"config.data.separator = {data.separator}: not a token of data.vocab = {data.vocab}; give a smaller one")
         ends = np.flatnonzero(array == data.separator) + 1
-        remedy = f"its separator {data.separator} cuts {data.path} into too few different documents; leave data.separator out to cut by length"
+        remedy = (
+            f"its separator {data.separator} cuts {data.path} into too few different documents; leave data.separator out to cut by length"
+        )
         where = f"config.data.separator = {data.separator}"
     else:
         ends = np.arange(data.document_tokens, len(array), data.document_tokens)
@@ -157,13 +163,17 @@ def read_tokens(data):
     else:
         dtype = np.dtype(data.dtype).newbyteorder("<")
         if path.stat().st_size % dtype.itemsize:
-            raise ConfigError(f"config.data.dtype = {data.dtype!r}: the {path.stat().st_size} bytes of {data.path} are no multiple of its {dtype.itemsize}; set the type they were written with")
+            raise ConfigError(
+                f"config.data.dtype = {data.dtype!r}: the {path.stat().st_size} bytes of {data.path} are no multiple of its {dtype.itemsize}; set the type they were written with"
+            )
         array = np.memmap(path, dtype, mode="r")
     if array.size == 0:
         raise ConfigError(f"{where}: the array is empty; write tokens into it")
     if int(array.max()) >= data.vocab or int(array.min()) < 0:
         first = int(np.argmax((array >= data.vocab) | (array < 0)))
-        raise ConfigError(f"config.data.vocab = {data.vocab}: token {int(array[first])} at position {first} of {data.path} is out of it; set data.vocab above the largest token ({int(array.max())})")
+        raise ConfigError(
+            f"config.data.vocab = {data.vocab}: token {int(array[first])} at position {first} of {data.path} is out of it; set data.vocab above the largest token ({int(array.max())})"
+        )
     return np.asarray(array)
 
 
@@ -182,15 +192,21 @@ def _read_npy(path, where):
 def _own(data):
     module, _, name = data.source.partition(":")
     if not name:
-        raise ConfigError(f"config.data.source = {data.source!r}: not one of {', '.join(map(repr, SOURCES))}{suggest(data.source, SOURCES)}; your own is named 'package.module:name'")
+        raise ConfigError(
+            f"config.data.source = {data.source!r}: not one of {', '.join(map(repr, SOURCES))}{suggest(data.source, SOURCES)}; your own is named 'package.module:name'"
+        )
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"config.data.source = {data.source!r}: cannot be imported ({error}); is it on PYTHONPATH?") from error
     corpus = function(data)
     if not isinstance(corpus, Corpus) or set(corpus.splits) != set(SPLITS):
-        raise ConfigError(f"config.data.source = {data.source!r}: returned {type(corpus).__name__}; return scaling_jax.data.corpus.corpus_of(...) with splits {', '.join(SPLITS)}")
+        raise ConfigError(
+            f"config.data.source = {data.source!r}: returned {type(corpus).__name__}; return scaling_jax.data.corpus.corpus_of(...) with splits {', '.join(SPLITS)}"
+        )
     for split, array in corpus.splits.items():
         if array.ndim != 1 or array.dtype.kind not in "iu" or (array.size and (array.max() >= corpus.vocab or array.min() < 0)):
-            raise ConfigError(f"config.data.source = {data.source!r}: split {split!r} must be one axis of integers below its vocab {corpus.vocab}")
+            raise ConfigError(
+                f"config.data.source = {data.source!r}: split {split!r} must be one axis of integers below its vocab {corpus.vocab}"
+            )
     return corpus

@@ -23,8 +23,13 @@ def stdlib():
     groups = near_duplicates(texts)
     splits = assign(keys, [len(text) + 1 for text in texts], groups)
     if not all(splits.values()):
-        raise ConfigError(f"config.data.source = 'stdlib': only {len(texts)} Python sources in {sysconfig.get_path('stdlib')}; install python with its library, or set data.source=markov")
-    notes = (f"{len(texts)} documents in {len(set(groups))} groups of near-duplicates", f"{skipped} sources skipped (not UTF-8, or with a NUL)")
+        raise ConfigError(
+            f"config.data.source = 'stdlib': only {len(texts)} Python sources in {sysconfig.get_path('stdlib')}; install python with its library, or set data.source=markov"
+        )
+    notes = (
+        f"{len(texts)} documents in {len(set(groups))} groups of near-duplicates",
+        f"{skipped} sources skipped (not UTF-8, or with a NUL)",
+    )
     return {split: [texts[i] for i in chosen] for split, chosen in splits.items()}, notes
 
 
@@ -43,12 +48,12 @@ def assign(keys, sizes, groups):
     Returns:
       documents in hash order, so that a prefix of a split is a random sample of it.
     """
-    rank = {}
+    rank: dict = {}
     for key, group in zip(keys, groups, strict=True):
         rank[group] = min(rank.get(group, key), key)
     order = sorted(range(len(keys)), key=lambda i: (rank[groups[i]], groups[i], keys[i], i))
     quota = HELD_OUT * sum(sizes)
-    splits = {"train": [], "tune": [], "test": []}
+    splits: dict = {"train": [], "tune": [], "test": []}
     side, filled, last = "test", 0, None
     for i in order:
         if groups[i] != last and filled >= quota and side != "train":
@@ -67,7 +72,7 @@ def near_duplicates(texts):
     order = np.argsort(values, kind="stable")
     values, owner = values[order], owner[order]
     starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])
-    shared = {}
+    shared: dict = {}
     for start, stop in zip(starts, np.r_[starts[1:], len(values)], strict=True):
         if stop - start > 1:
             members = owner[start:stop].tolist()

@@ -1,145 +1,187 @@
-"""From a corpus to batches: a batch is a pure function of (seed, step).
+"""Which tokens step s sees: a pure function of (seed, s), for any budget of unique tokens.
 
-A window is `sequence` + 1 consecutive tokens of a split; window i starts at token i x sequence. A budget of unique data is
-the first n windows of one fixed permutation, so that smaller budgets lie inside larger ones. Every epoch visits all windows
-of the budget once, in an order of its own; a batch may straddle two epochs.
+Window i of a split is its tokens [iT, iT + T], T = `sequence`: T inputs and, one later, T targets. A budget of n windows
+is the first n of a permutation keyed by `subset_seed`, so smaller budgets nest in larger ones; every epoch visits the
+budget in an order keyed by (seed, epoch). Nothing is stored: resume needs the step only.
 """
 
+import functools
 import math
 
 import numpy as np
 
 from scaling_jax.records import ConfigError
 
-ROUNDS = 6  # of the Feistel network; its outputs are golden-tested, so this never changes
-_SUBSET, _EPOCH = 1, 2  # purposes of a permutation
-
-
-def permute(index, key, size):
-    """A keyed permutation of range(size), evaluated at `index`: uint64 [n], O(1) per element.
-
-    A balanced Feistel network on the next even number of bits, walked until it lands below `size`.
-
-    Args:
-      index: integers [n] in [0, size). key: tuple of non-negative integers, the permutation's name.
-    Source: Black and Rogaway 2002, cycle walking.
-    """
-    bits = max(1, ((size - 1).bit_length() + 1) // 2)
-    half, mask, rounds = np.uint64(bits), np.uint64((1 << bits) - 1), _round_keys(key)
-
-    def once(x):
-        left, right = x >> half, x & mask
-        for round_key in rounds:
-            left, right = right, left ^ (_scramble(right ^ round_key) & mask)
-        return (left << half) | right
-
-    out = once(np.asarray(index, np.uint64))
-    while (outside := out >= size).any():
-        out = np.where(outside, once(out), out)
-    return out
+_ROUNDS = 6  # with all below golden-tested: another number is another data order
+_GOLDEN = 0x9E3779B97F4A7C15
+_SUBSET, _ORDER = 1, 2  # purposes of a seed
+_AHEAD = 2048  # windows per member found at once
 
 
 def unique_sequences(corpus, data):
-    """Windows of the unique-data budget."""
-    there = _windows(corpus, data, "train")
+    """Windows in the training budget: unique_tokens // sequence, or all of the train split."""
+    windows = _windows(corpus, data, "train")
     if data.unique_tokens is None:
-        return there
+        return windows
     if data.unique_tokens < data.sequence:
-        raise ConfigError(f"config.data.unique_tokens = {data.unique_tokens}: less than one sequence of {data.sequence} tokens; raise it, or lower data.sequence")
-    if data.unique_tokens // data.sequence > there:
-        raise ConfigError(f"config.data.unique_tokens = {data.unique_tokens}: corpus {corpus.name!r} has {there * data.sequence} training tokens in whole sequences; use at most that, or None for all")
+        raise ConfigError(
+            f"config.data.unique_tokens = {data.unique_tokens}: not one window of data.sequence = {data.sequence}; the least is {data.sequence}"
+        )
+    if data.unique_tokens // data.sequence > windows:
+        raise ConfigError(
+            f"config.data.unique_tokens = {data.unique_tokens}: corpus {corpus.name!r} has {windows} training windows of {data.sequence}; the largest possible is {windows * data.sequence}"
+        )
     return data.unique_tokens // data.sequence
 
 
 def epochs_to_steps(corpus, data, epochs):
-    """Steps of `epochs` passes over the budget, rounded, at least one."""
+    """Optimizer steps in `epochs` passes over the budget: round(epochs x windows / batch), at least 1."""
     return max(1, round(epochs * unique_sequences(corpus, data) / data.batch))
 
 
-def evaluation(corpus, data, split):
-    """The fixed evaluation windows of a split, spread evenly: int32 [n, sequence + 1]; of train at most the budget's own."""
-    there = _windows(corpus, data, split)
-    if split == "train":
-        count = unique_sequences(corpus, data)
-        return _gather(corpus, data, "train", _budget(data, np.arange(min(data.eval_sequences, count)), there))
-    if there < data.eval_sequences:
-        raise ConfigError(f"config.data.eval_sequences = {data.eval_sequences}: split {split!r} of {corpus.name!r} has {there} sequences of {data.sequence} tokens; use at most {there}, or shorten data.sequence")
-    return _gather(corpus, data, split, np.arange(data.eval_sequences) * there // data.eval_sequences)
+def batch_indices(data, seed, step, unique):
+    """Places [batch] in the budget, in [0, unique), that step `step` visits; of an array of steps [..., batch].
+
+    Position g = step x batch + (0 ... batch - 1) of the endless stream belongs to epoch g // unique, at place
+    permute(g % unique, key(seed, epoch)); a batch may straddle two epochs.
+    """
+    g = np.asarray(step, np.int64)[..., None] * data.batch + np.arange(data.batch)
+    return permute(g % unique, fold(_ORDER, seed, g // unique), unique)
 
 
-def indices(data, seed, step, unique, there):
-    """Windows of the batch at `step`: int64 [batch]. unique: windows of the budget; there: of the split."""
-    at = step * data.batch + np.arange(data.batch)
-    epoch, place = np.divmod(at, unique)
-    epochs = range(int(epoch[0]), int(epoch[-1]) + 1)  # two when the batch straddles, more when the budget is smaller than a batch
-    order = np.concatenate([permute(place[epoch == e], (_EPOCH, seed, e), unique) for e in epochs])
-    return _budget(data, order, there)
+def budget_windows(data, places, windows):
+    """Window of the train split at each of `places` in the budget, out of `windows` in all."""
+    return permute(places, fold(_SUBSET, data.subset_seed), windows)
 
 
 class Batches:
-    """The batches of a cohort: `batches[step]` is int32 [member, batch, sequence + 1].
+    """Training batches by step: `batches[step]` is int32 [member, batch, sequence + 1], to be read in any order.
 
-    members: each member's data config; they may differ in `unique_tokens` and `subset_seed` only.
+    Args:
+      seeds: data order of each member.
+      members: `DataConfig` of each member, of which unique_tokens and subset_seed may differ.
     """
 
     def __init__(self, corpus, data, seeds, members):
-        self.corpus, self.data, self.there = corpus, data, _windows(corpus, data, "train")
+        self.data = data
+        self.tokens = corpus.splits["train"]
+        self.windows = _windows(corpus, data, "train")
         self.members = [(seed, member, unique_sequences(corpus, member)) for seed, member in zip(seeds, members, strict=True)]
+        # The permutation costs NumPy's overhead per call, so the windows of some steps on are found at once, and kept.
+        self.ahead = max(1, _AHEAD // data.batch)
+        self.index = functools.lru_cache(maxsize=4)(self._index)
 
     def __getitem__(self, step):
-        rows = [indices(data, seed, step, unique, self.there) for seed, data, unique in self.members]
-        return _gather(self.corpus, self.data, "train", np.stack(rows))
+        return gather(self.tokens, self.index(step // self.ahead)[:, step % self.ahead], self.data.sequence)
+
+    def _index(self, chunk):
+        """Windows of steps [chunk x ahead, (chunk + 1) x ahead), int64 [member, ahead, batch]."""
+        steps = np.arange(chunk * self.ahead, (chunk + 1) * self.ahead)
+        return np.stack(
+            [budget_windows(member, batch_indices(self.data, seed, steps, unique), self.windows) for seed, member, unique in self.members]
+        )
 
 
 def stream(batches, begin, steps):
-    """(step, batch) for steps begin .. steps - 1, read ahead by grain."""
+    """Iterates (index, batches[index]) over begin ... steps - 1, read ahead by grain's threads."""
     if begin >= steps:
-        return
-    import grain
+        return iter(())
+    import grain  # a second of import, only where batches are read
 
-    dataset = grain.MapDataset.range(begin, steps).map(lambda step: (int(step), batches[int(step)]))
-    yield from dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8))
+    # One element is one batch: grain's cost per element is then paid once a step. Threads, not processes: workers would
+    # copy the corpus and tie the state to their number. Few threads: measured faster on few cores.
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
+    dataset = grain.MapDataset.range(begin, steps).map(lambda index: (int(index), batches[int(index)]))
+    return iter(dataset.to_iter_dataset(read_options=options))
+
+
+def evaluation(corpus, data, split):
+    """The fixed windows a split is measured on, int32 [eval_sequences, sequence + 1], the same for every seed.
+
+    Spread evenly over the split; of train, the first of the budget (which all larger budgets hold too).
+    """
+    windows = _windows(corpus, data, split)
+    count = unique_sequences(corpus, data) if split == "train" else windows
+    if data.eval_sequences > count:
+        what = "the training budget" if split == "train" else f"split {split!r} of corpus {corpus.name!r}"
+        raise ConfigError(
+            f"config.data.eval_sequences = {data.eval_sequences}: {what} has {count} windows of {data.sequence}; the largest possible is {count}"
+        )
+    places = np.arange(data.eval_sequences, dtype=np.int64)
+    index = budget_windows(data, places, windows) if split == "train" else places * count // data.eval_sequences
+    return gather(corpus.splits[split], index, data.sequence)
+
+
+def gather(tokens, windows, sequence):
+    """int32 [..., sequence + 1]: the tokens of `windows` [...]."""
+    starts = np.asarray(windows, np.int64)[..., None] * sequence
+    return tokens[starts + np.arange(sequence + 1)].astype(np.int32)
 
 
 def bytes_per_token(corpus, split):
-    """Bytes of text a token of the split stands for."""
-    if corpus.split_bytes.get(split) is None:
-        raise ConfigError(f"corpus {corpus.name!r}: its bytes are not known, so bits per byte are not defined")
-    return corpus.split_bytes[split] / len(corpus.splits[split])
+    """Bytes of text per token of a split, or None where the tokens are no text."""
+    size = corpus.split_bytes[split]
+    return None if size is None else size / len(corpus.splits[split])
 
 
 def bits_per_byte(loss, corpus, split):
-    """A loss in nats per token as bits per byte: loss / ln 2 / (bytes per token)."""
-    return loss / math.log(2) / bytes_per_token(corpus, split)
+    """loss / ln 2 / bytes per token, from nats per token; None where the tokens are no text."""
+    size = bytes_per_token(corpus, split)
+    return None if size is None else loss / math.log(2) / size
+
+
+def permute(index, key, size):
+    """A keyed bijection on [0, size), elementwise: a Feistel network on 2b bits, walked until it lands below `size`.
+
+    (L, R) -> (R, L ^ F(R + k_i)), F the top b bits of `mix`, 4^b >= size. O(1) per element, no table; the same on every machine.
+
+    Args:
+      index: integers below `size`, any shape.
+      key: uint64, or an array of them of the shape of `index`.
+    Returns:
+      int64, of the shape of `index`. Source: Black and Rogaway, Ciphers with arbitrary finite domains (CT-RSA 2002).
+    """
+    half = max(3, ((size - 1).bit_length() + 1) // 2)  # on fewer bits a Feistel network permutes poorly
+    value = np.array(index, np.uint64)
+    flat = value.reshape(-1)
+    keys = np.asarray(key, np.uint64)
+    keys = np.broadcast_to(keys.reshape(()) if keys.size == 1 else keys, value.shape).reshape(-1)
+    walking = np.arange(flat.size)
+    while walking.size:
+        flat[walking] = _feistel(flat[walking], keys[walking], half)
+        walking = walking[flat[walking] >= np.uint64(size)]
+    return flat.reshape(value.shape).astype(np.int64)
+
+
+def _feistel(value, key, half):
+    shift, mask = np.uint64(half), np.uint64((1 << half) - 1)
+    left, right = value >> shift, value & mask
+    for i in range(_ROUNDS):
+        round_key = mix(key + np.uint64((i + 1) * _GOLDEN % 2**64))
+        left, right = right, left ^ (mix(right + round_key) >> np.uint64(64 - half))
+    return left << shift | right
+
+
+def fold(*words):
+    """A uint64 key from integers (arrays broadcast): h <- mix(h ^ mix(word + c))."""
+    h = np.zeros(1, np.uint64)
+    for word in words:
+        h = mix(h ^ mix(np.atleast_1d(np.asarray(word)).astype(np.uint64) + np.uint64(_GOLDEN)))
+    return h
+
+
+def mix(h):
+    """A bijection on 64 bits (the finaliser of splitmix64; Steele, Lea and Flood, OOPSLA 2014); `h` an array."""
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return h ^ (h >> np.uint64(31))
 
 
 def _windows(corpus, data, split):
-    count = (len(corpus.splits[split]) - 1) // data.sequence
-    if count < 1:
-        raise ConfigError(f"config.data.sequence = {data.sequence}: longer than the {len(corpus.splits[split])} tokens of split {split!r} of {corpus.name!r}; use at most {len(corpus.splits[split]) - 1}")
-    return count
-
-
-def _budget(data, place, there):
-    return permute(place, (_SUBSET, data.subset_seed), there).astype(np.int64)
-
-
-def _gather(corpus, data, split, windows):
-    at = np.asarray(windows, np.int64)[..., None] * data.sequence + np.arange(data.sequence + 1)
-    return corpus.splits[split][at].astype(np.int32)
-
-
-def _round_keys(key):
-    """One 64-bit number per Feistel round, from the non-negative integers that name the permutation."""
-    state = 0
-    for part in key:
-        state = int(_scramble(np.array([state ^ part], np.uint64))[0])
-    return _scramble(np.uint64(state) ^ np.arange(ROUNDS, dtype=np.uint64))
-
-
-def _scramble(x):
-    """splitmix64 (Steele, Lea and Flood 2014) of an array of uint64."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    """Windows of a whole split: (tokens - 1) // sequence."""
+    tokens = len(corpus.splits[split])
+    if tokens <= data.sequence:
+        raise ConfigError(
+            f"config.data.sequence = {data.sequence}: split {split!r} of corpus {corpus.name!r} has {tokens} tokens; the largest possible is {tokens - 1}"
+        )
+    return (tokens - 1) // data.sequence

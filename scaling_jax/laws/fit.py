@@ -62,7 +62,9 @@ def fit(form, data, y="loss", weights=None):
     n = len(target)
     distinct = len({tuple(row) for row in zip(*columns.values(), strict=True)})
     if distinct <= len(form.params):
-        raise NotTestable(f"no degree of freedom: {form.name} has {len(form.params)} parameters and there are {distinct} distinct {', '.join(form.inputs)}; needs {len(form.params) + 1}")
+        raise NotTestable(
+            f"no degree of freedom: {form.name} has {len(form.params)} parameters and there are {distinct} distinct {', '.join(form.inputs)}; needs {len(form.params) + 1}"
+        )
     w = np.ones(n) if weights is None else np.asarray(weights, np.float64)
     if w.shape != (n,) or not np.isfinite(w).all() or (w < 0).any() or not w.any():
         raise ValueError(f"weights: expected {n} finite numbers, none negative and not all zero")
@@ -71,7 +73,16 @@ def fit(form, data, y="loss", weights=None):
     total = float((w * (target - np.average(target, weights=w)) ** 2).sum())
     objective = float((w * residual**2).sum())
     first = columns[form.inputs[0]]
-    return Fit(form, params, objective, n, distinct, 1 - objective / total if total else float("nan"), (float(first.min()), float(first.max())), _warnings(form, params))
+    return Fit(
+        form,
+        params,
+        objective,
+        n,
+        distinct,
+        1 - objective / total if total else float("nan"),
+        (float(first.min()), float(first.max())),
+        _warnings(form, params),
+    )
 
 
 def to_json(found, group="", ci95=None):

@@ -78,5 +78,7 @@ def data_efficiency(law, loss, most=16.0):
     tokens = (law["B"] / gap) ** (1.0 / law["beta"])
     low, high = law.x_range
     if not low / most <= tokens <= high * most:
-        raise NotTestable(f"the reference law would need {tokens:.3g} tokens, more than {most:g} times outside its data ({low:.3g} to {high:.3g})")
+        raise NotTestable(
+            f"the reference law would need {tokens:.3g} tokens, more than {most:g} times outside its data ({low:.3g} to {high:.3g})"
+        )
     return float(tokens)

@@ -7,6 +7,7 @@ below `layers` carries a leading layer axis. Dims: B batch, T time, D width, V v
 
 import dataclasses
 import functools
+import operator
 from dataclasses import dataclass
 
 import flax.linen as nn
@@ -18,6 +19,7 @@ from scaling_jax.models.initial import Weight, draw
 from scaling_jax.models.layers import MLP, Attention, AttentionMask, Einsum, RMSNorm, matmul
 from scaling_jax.records import ConfigError, field
 
+CAUSAL = AttentionMask()
 DTYPES = ("float32", "bfloat16", "float64")
 
 
@@ -48,11 +50,15 @@ class Config:
         if self.head_dim is None and self.width % self.heads:
             near = [h for h in range(1, self.width + 1) if self.width % h == 0]
             near = min(near, key=lambda h: abs(h - self.heads))
-            raise ConfigError(f"model.width = {self.width}: not divisible by model.heads = {self.heads}; use model.heads = {near}, or set model.head_dim")
+            raise ConfigError(
+                f"model.width = {self.width}: not divisible by model.heads = {self.heads}; use model.heads = {near}, or set model.head_dim"
+            )
         if self.heads % self.kv:
             raise ConfigError(f"model.kv_heads = {self.kv}: must divide model.heads = {self.heads}")
         if self.channels % 2:
-            raise ConfigError(f"model.head_dim = {self.channels}: rotary positions need an even head dim; change model.width, model.heads or model.head_dim")
+            raise ConfigError(
+                f"model.head_dim = {self.channels}: rotary positions need an even head dim; change model.width, model.heads or model.head_dim"
+            )
 
     @property
     def kv(self):
@@ -88,7 +94,7 @@ class Block(nn.Module):
     config: Config
 
     @nn.compact
-    def __call__(self, x_BTD, cache=None, positions_BT=None, mask=AttentionMask()):
+    def __call__(self, x_BTD, cache=None, positions_BT=None, mask=CAUSAL):
         c = self.config
         if positions_BT is None:
             positions_BT = jnp.arange(x_BTD.shape[1])[None]
@@ -169,7 +175,7 @@ def apply(config, params, tokens_BT, cache=None, capture=()):
     else:
         steps = []
         for i in range(config.layers):
-            x_BTD, out = layer(x_BTD, jax.tree.map(lambda a: a[i], inputs))
+            x_BTD, out = layer(x_BTD, jax.tree.map(operator.itemgetter(i), inputs))
             steps.append(out)
         residual, kv = jax.tree.map(lambda *a: jnp.stack(a), *steps)
     aux = {"residual": residual} if "residual" in capture else {}

@@ -5,6 +5,8 @@ compile whatever the number of members); "map" is lax.map over a stacked member 
 dispatch); "vmap" batches the members (fast on accelerators, not bit-identical to a lone run).
 """
 
+import operator
+
 import jax
 import jax.numpy as jnp
 
@@ -36,7 +38,7 @@ def split(members, how):
     if how == "loop":
         return members
     count = len(jax.tree.leaves(members)[0])
-    return [jax.tree.map(lambda a: a[i], members) for i in range(count)]
+    return [jax.tree.map(operator.itemgetter(i), members) for i in range(count)]
 
 
 def stack(members):

@@ -78,6 +78,17 @@ class Chart:
     ticks: tuple = ()
 
 
+def label(column):
+    """A column's name for an axis."""
+    known = {
+        "loss": "test loss (nats per token)",
+        "test/loss": "test loss (nats per token)",
+        "train/loss": "training loss (nats per token)",
+    }
+    known |= {"params": "parameters", "tokens": "unique tokens", "members": "ensemble members", "weight_decay": "weight decay"}
+    return known.get(column, column.replace("_", " "))
+
+
 def number(value, digits=4):
     """A number for people; a dash for what is not there."""
     if value is None or not math.isfinite(value):
@@ -88,6 +99,11 @@ def number(value, digits=4):
 def between(low, high):
     """An interval for people: "[1.2, 3.4]", or "no interval"."""
     return f"[{number(low)}, {number(high)}]" if there(low) and there(high) else "no interval"
+
+
+def measured(value, low, high):
+    """A number with its interval, for people."""
+    return f"{number(value)} {between(low, high)}" if there(low) and there(high) else f"{number(value)}, no interval"
 
 
 def there(value):
@@ -106,7 +122,8 @@ def x_ticks(chart):
     if chart.ticks or not chart.x_log:
         return chart.ticks
     values = sorted({x for one in chart.series if one.style in ("points", "line") for x in one.x})
-    if not 2 <= len(values) <= 9 or min(b / a for a, b in zip(values, values[1:], strict=False)) < (values[-1] / values[0]) ** 0.07:
+    steps = [b / a for a, b in zip(values, values[1:], strict=False)]
+    if not 1 <= len(values) <= 9 or min(steps, default=1) < (values[-1] / values[0]) ** 0.07:
         return ()
     return tuple((x, tick(x)) for x in values)
 
@@ -119,8 +136,8 @@ def bars(series):
 
 
 def level_text(level):
-    return f"{level.text} = {number(level.y)} {between(level.low, level.high)}"
+    return f"{level.text} = {measured(level.y, level.low, level.high)}"
 
 
 def mark_text(mark):
-    return f"{mark.text} {number(mark.x)} {between(mark.low, mark.high)}"
+    return f"{mark.text} {measured(mark.x, mark.low, mark.high)}"

@@ -14,9 +14,9 @@ from scaling_jax.studies.charts import (
     PALETTE,
     PAPER,
     bars,
-    between,
     level_text,
     mark_text,
+    measured,
     number,
     there,
     x_ticks,
@@ -47,7 +47,7 @@ def plotly_figure(chart):
         at = math.log10(level.y) if chart.y_log else level.y
         place = {"xref": "paper", "x": 1, "xanchor": "right", "y": at, "yanchor": "bottom", "showarrow": False}
         notes.append({**place, "text": _escape(level_text(level)), "font": {"color": color, "size": 12}})
-    for mark in chart.marks:
+    for i, mark in enumerate(chart.marks):
         color = INK if mark.color is None else PALETTE[mark.color % len(PALETTE)]
         trace = {"type": "scatter", "mode": "markers", "x": [mark.x], "y": [mark.y], "name": _escape(mark.text), "showlegend": False}
         trace |= {"marker": {"color": color, "size": 11, "symbol": "diamond", "line": {"color": PAPER, "width": 1}}}
@@ -56,8 +56,10 @@ def plotly_figure(chart):
             ends = {"array": [mark.high - mark.x], "arrayminus": [mark.x - mark.low]}
             trace["error_x"] = {"type": "data", "symmetric": False, **ends, "color": color, "thickness": 3, "width": 5}
         data.append(trace)
-        at = [math.log10(v) if log else v for v, log in ((mark.x, chart.x_log), (mark.y, chart.y_log))]
-        place = {"x": at[0], "y": at[1], "yanchor": "top", "yshift": -10, "showarrow": False}
+        line = {"type": "line", "xref": "x", "x0": mark.x, "x1": mark.x, "yref": "paper", "y0": 0, "y1": 1, "layer": "below"}
+        shapes.append({**line, "line": {"color": color, "width": 1, "dash": "dot"}})
+        at = math.log10(mark.x) if chart.x_log else mark.x
+        place = {"x": at, "yref": "paper", "y": 0, "yanchor": "bottom", "yshift": 4 + 17 * i, "showarrow": False}
         notes.append({**place, "text": _escape(mark_text(mark)), "font": {"color": color, "size": 12}})
     layout = {
         "shapes": shapes,
@@ -74,10 +76,12 @@ def plotly_figure(chart):
         "xaxis": _plotly_axis(chart.x_label, chart.x_log, x_ticks(chart)),
         "yaxis": _plotly_axis(chart.y_label, chart.y_log),
     }
-    if chart.marks:  # room for their text, which plotly does not count
-        every = [v for one in chart.series for v in (*one.y, *(one.low or ()), *(one.high or ()), *(y for _, y in one.dots)) if there(v)]
-        low, high = (math.log10(f(every)) if chart.y_log else f(every) for f in (min, max))
-        layout["yaxis"]["range"] = [low - 0.16 * (high - low), high + 0.06 * (high - low)]
+    if not chart.series:
+        text = {"text": "<br>".join(map(_escape, chart.notes)) or "nothing to draw", "font": {"color": MUTED, "size": 13}}
+        layout["annotations"] = [{"xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5, "showarrow": False, **text}]
+        layout["xaxis"]["visible"] = layout["yaxis"]["visible"] = False
+    elif chart.marks or chart.levels:
+        layout["yaxis"]["range"] = _range(chart)
     return {"data": data, "layout": layout}
 
 
@@ -85,6 +89,15 @@ def recolor():
     """[light colour, dark colour] of everything in a figure of `plotly_figure`."""
     pairs = [(INK, DARK_INK), (MUTED, DARK_MUTED), (GRID, DARK_GRID), (PAPER, DARK_PAPER), *zip(PALETTE, DARK_PALETTE, strict=True)]
     return [*map(list, pairs), *([_clear(light, a), _clear(dark, 1.6 * a)] for light, dark in pairs for a in (0.10, 0.16))]
+
+
+def _range(chart):
+    """Range of y with room for texts and levels, which plotly's own does not count."""
+    every = [v for one in chart.series for v in (*one.y, *(one.low or ()), *(one.high or ()), *(y for _, y in one.dots))]
+    every += [v for level in chart.levels for v in (level.y, level.low, level.high)]
+    every = [math.log10(v) if chart.y_log else v for v in every if there(v) and (v > 0 or not chart.y_log)]
+    room = max(every) - min(every)
+    return [min(every) - (0.06 + 0.07 * len(chart.marks)) * room, max(every) + 0.06 * room]
 
 
 def _traces(one, chart):
@@ -137,9 +150,9 @@ def _stretches(one):
 def _hover(one, chart):
     names = dict(chart.ticks)
     for i, (x, y) in enumerate(zip(one.x, one.y, strict=True)):
-        ends = f" {between(one.low[i], one.high[i])}" if one.low is not None else ""
+        value = number(y) if one.low is None else measured(y, one.low[i], one.high[i])
         count = f", n = {one.counts[i]}" if one.counts else ""
-        yield f"{one.name}, {names.get(x, number(x))}: {number(y)}{ends}{count}"
+        yield f"{one.name}, {names.get(x, number(x))}: {value}{count}"
 
 
 def _plotly_axis(title, log, ticks=()):

@@ -60,7 +60,7 @@ def _draw(axes, chart):
         axes.axhline(level.y, color=color, linestyle=(0, (1, 2)), linewidth=1.4)
         place = dict(xycoords=axes.get_yaxis_transform(), xytext=(-4, 3), textcoords="offset points", ha="right", va="bottom")
         axes.annotate(level_text(level), (1, level.y), color=color, fontsize=9, **place)
-    for mark in chart.marks:
+    for i, mark in enumerate(chart.marks):
         color = INK if mark.color is None else PALETTE[mark.color % len(PALETTE)]
         if there(mark.low) and there(mark.high):
             axes.errorbar(
@@ -73,11 +73,14 @@ def _draw(axes, chart):
                 capthick=2,
                 zorder=5,
             )
+        axes.axvline(mark.x, color=color, linewidth=1, linestyle=(0, (1, 2)), zorder=2)
         axes.plot([mark.x], [mark.y], marker="D", color=color, markeredgecolor=PAPER, markersize=7, zorder=6)
-        axes.annotate(
-            mark_text(mark), (mark.x, mark.y), xytext=(0, -9), textcoords="offset points", ha="center", va="top", color=color, fontsize=9
-        )
-    axes.margins(x=0.04, y=0.10)
+        place = dict(xycoords=axes.get_xaxis_transform(), xytext=(0, 4 + 13 * i), textcoords="offset points", ha="center", va="bottom")
+        axes.annotate(mark_text(mark), (mark.x, 0), color=color, fontsize=9, **place)
+    axes.margins(x=0.04, y=0.08)
+    if chart.marks and not chart.y_log:  # room at the bottom for their text
+        low, high = axes.get_ylim()
+        axes.set_ylim(low - 0.06 * len(chart.marks) * (high - low), high)
     _ticks(axes, chart)
     axes.set_title("\n".join(textwrap.wrap(chart.title, 72)), loc="left", fontsize=11.5, fontweight="bold")
     axes.set_xlabel(chart.x_label)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from scaling_jax import config as cfg
 from scaling_jax.parallel import cost
-from scaling_jax.train import trajectory
+from scaling_jax.train import state, trajectory
 
 SCHEMA = 1
 LARGEST = 16
@@ -66,14 +66,27 @@ def read_plan(workdir):
 def write_plan(workdir, study, scale, cohorts):
     """Adds cohorts to plan.json, with what each of them costs."""
     path = Path(workdir) / "plan.json"
-    plan = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"schema": SCHEMA, "study": study, "scale": scale, "cohorts": []}
+    plan = (
+        json.loads(path.read_text(encoding="utf-8"))
+        if path.is_file()
+        else {"schema": SCHEMA, "study": study, "scale": scale, "cohorts": []}
+    )
     known = {tuple(c["members"]) for c in plan["cohorts"]}
     for cohort in cohorts:
         ids = [unit.identity for unit in cohort.units]
         if tuple(ids) not in known:
             first = cohort.units[0].config
             one = cost.of_run(first)
-            plan["cohorts"].append({"members": ids, "program": cfg.program_key(first), "steps": first.train.steps, "parameters": one.parameters, "flops": cohort.flops, "bytes": one.bytes * len(ids)})
+            plan["cohorts"].append(
+                {
+                    "members": ids,
+                    "program": cfg.program_key(first),
+                    "steps": first.train.steps,
+                    "parameters": one.parameters,
+                    "flops": cohort.flops,
+                    "bytes": one.bytes * len(ids),
+                }
+            )
     trajectory.write_json(path, plan)
 
 
@@ -83,7 +96,7 @@ def table(cohorts, finished):
 
     rows = {}
     for cohort in cohorts:
-        rows.setdefault(cfg.program_key(cohort.units[0].config), []).append(cohort)
+        rows.setdefault(state.static(cohort.units[0].config), []).append(cohort)
     out = Table(title=None, box=None, pad_edge=False, header_style="bold")
     for column in ("program", "parameters", "members", "steps", "FLOPs", "memory", "expected"):
         out.add_column(column, justify="left" if column == "program" else "right", no_wrap=True)
@@ -98,9 +111,26 @@ def table(cohorts, finished):
         seconds = sum(c.seconds for c in group_)
         total += seconds
         span = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]}-{steps[-1]}"
-        out.add_row(_name(first), cost.people(one.parameters), str(members), span, cost.people(flops), cost.people(memory, "B"), cost.duration(seconds))
+        out.add_row(
+            _name(first),
+            cost.people(one.parameters),
+            str(members),
+            span,
+            cost.people(flops),
+            cost.people(memory, "B"),
+            cost.duration(seconds),
+        )
     every = sum(len(c.units) for c in cohorts)
-    out.add_row(f"{len(rows)} programs, {len(cohorts)} cohorts", "", str(every), "", cost.people(sum(c.flops for c in cohorts)), "", cost.duration(total), style="bold")
+    out.add_row(
+        f"{len(rows)} programs, {len(cohorts)} cohorts",
+        "",
+        str(every),
+        "",
+        cost.people(sum(c.flops for c in cohorts)),
+        "",
+        cost.duration(total),
+        style="bold",
+    )
     if finished:
         out.caption = f"{finished} units are finished already and are not run again"
     return out

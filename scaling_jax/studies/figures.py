@@ -16,11 +16,11 @@ import numpy as np
 
 from scaling_jax.laws import intervals
 from scaling_jax.laws.fit import NotTestable, fit, parabola_minimum
-from scaling_jax.studies.charts import PALETTE, Chart, Level, Mark, Series
-from scaling_jax.studies.charts_plotly import plotly_figure
-from scaling_jax.studies.charts_svg import svg
-
-__all__ = ["Chart", "Figure", "Level", "Mark", "Series", "claim_texts", "curves", "optimum", "plotly_figure", "svg", "trajectories"]
+from scaling_jax.studies.charts import PALETTE, Chart, Level, Mark, Series, label, tick
+from scaling_jax.studies.charts import between as between
+from scaling_jax.studies.charts import number as number
+from scaling_jax.studies.charts_plotly import plotly_figure as plotly_figure
+from scaling_jax.studies.charts_svg import svg as svg
 
 GRID_POINTS = 60  # of a fitted curve
 MOST_THIN = 8  # single runs drawn behind a mean trajectory
@@ -145,7 +145,8 @@ def _optimum(face, x, y, by, where, reach, data, _):
     if len(rows) and (rows[x] <= 0).any():
         notes.append(f"{label(x)} of zero or less has no place on a log axis and is left out")
         rows = rows.where(**{x: sorted({v for v in rows[x] if v > 0})})
-    for name, color, part in _groups(data, rows, by):
+    groups = _groups(data, rows, by)
+    for name, color, part in groups:
         means, few = _means(part, x, y, float, "t")
         series.append(Series(name or label(y), color=color, **means))
         if few:
@@ -155,7 +156,8 @@ def _optimum(face, x, y, by, where, reach, data, _):
         except NotTestable as error:
             notes.append(f"{name + ': ' if name else ''}no minimum marked, {error}")
             continue
-        marks.append(Mark(best, lowest, f"minimum {name}".strip(), low, high, color))
+        text = f"minimum, {name}:" if len(groups) > 1 else "minimum"
+        marks.append(Mark(best, lowest, text, low, high, color))
     if not len(rows):
         notes.append("no row to draw yet")
     return Chart(**face, series=tuple(series), marks=tuple(marks), x_log=True, notes=tuple(notes))
@@ -175,15 +177,14 @@ def _trajectories(face, x, y, by, where, data, read):
                 lines.append((frame[x].to_numpy(float), frame[y].to_numpy(float)))
         if lost:
             notes.append(f"{name + ': ' if name else ''}{len(lost)} of {len(lost) + len(lines)} trajectories cannot be read: {lost[0]}")
-        if not lines:
-            continue
+        ends = max((a[0] for a, _ in lines), default=0), min((a[-1] for a, _ in lines), default=-1)
+        if ends[0] > ends[1]:
+            continue  # no run, or none that overlap
         shown = [_thin(*line) for line in lines[:MOST_THIN]] if len(lines) > 1 else []
         series += [Series(name or label(y), tuple(a), tuple(b), style="thin", color=color) for a, b in shown]
-        ends = max(a[0] for a, _ in lines), min(a[-1] for a, _ in lines)
         at = max((a for a, _ in lines), key=len)
-        at = at[(at >= ends[0]) & (at <= ends[1])]
-        mean = np.mean([np.interp(at, *line) for line in lines], axis=0) if at.size else at
-        at, mean = _thin(at, mean)
+        at = np.unique([*at[(at >= ends[0]) & (at <= ends[1])], *ends])
+        at, mean = _thin(at, np.mean([np.interp(at, *line) for line in lines], axis=0))
         title = f"{name or label(y)} ({len(lines)} run{'s' if len(lines) > 1 else ''})"
         series.append(Series(title, tuple(at), tuple(mean), color=color, counts=(len(lines),) * len(at)))
     if not series:
@@ -192,17 +193,6 @@ def _trajectories(face, x, y, by, where, data, read):
 
 
 # --- what the builders share ---------------------------------------------------------------------------------
-
-
-def label(column):
-    """A column's name for an axis."""
-    known = {
-        "loss": "test loss (nats per token)",
-        "test/loss": "test loss (nats per token)",
-        "train/loss": "training loss (nats per token)",
-    }
-    known |= {"params": "parameters", "tokens": "unique tokens", "members": "ensemble members", "weight_decay": "weight decay"}
-    return known.get(column, column.replace("_", " "))
 
 
 def _columns(by):
@@ -230,7 +220,7 @@ def _numbers(keys):
 
 
 def _say(column, value):
-    return f"{column.replace('_', ' ')} {value:.4g}" if isinstance(value, (int, float, np.number)) else str(value)
+    return f"{label(column)} {tick(value)}" if isinstance(value, (int, float, np.number)) else str(value)
 
 
 def _axis(rows, x):
@@ -254,7 +244,7 @@ def _means(part, x, y, place, band):
             except NotTestable:
                 pass
         if not math.isfinite(low):
-            few.append(f"{value:.4g}" if not isinstance(value, str) else value)
+            few.append(str(value) if isinstance(value, str) else tick(value))
         out.append((place(value), mean, low, high, len(here)))
         dots += [(place(value), float(v)) for v in here[y]] if len(here) > 1 else []
     columns = zip(*out, strict=True) if out else [()] * 5

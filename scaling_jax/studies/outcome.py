@@ -16,6 +16,7 @@ from scaling_jax.parallel import cost
 from scaling_jax.studies import claims as claims_
 from scaling_jax.studies import figures, report
 from scaling_jax.studies import study as studies
+from scaling_jax.studies.charts import between, number
 from scaling_jax.train import trajectory
 
 SCHEMA = 1
@@ -60,7 +61,10 @@ def judge(study, data):
     """The verdicts on the study's claims; before any row is there none of them is testable."""
     if data is not None:
         return claims_.judge(study.claims, data)
-    return [claims_.Verdict(c.text, c.explain, c.threshold, c.side, "", c.unit, c.paper_value, reason="no test stage has run yet") for c in study.claims]
+    return [
+        claims_.Verdict(c.text, c.explain, c.threshold, c.side, "", c.unit, c.paper_value, reason="no test stage has run yet")
+        for c in study.claims
+    ]
 
 
 def estimates(study, data):
@@ -93,7 +97,18 @@ def fit_laws(study, data):
             try:
                 whole = fits.fit(law.form, part.by(law.x))
             except NotTestable as error:
-                out.append({"law": law.form.name, "equation": law.form.equation, "group": name, "n": len(part), "params": {}, "ci95": {}, "r2": None, "warnings": [str(error)]})
+                out.append(
+                    {
+                        "law": law.form.name,
+                        "equation": law.form.equation,
+                        "group": name,
+                        "n": len(part),
+                        "params": {},
+                        "ci95": {},
+                        "r2": None,
+                        "warnings": [str(error)],
+                    }
+                )
                 continue
             out.append(fits.to_json(whole, name, _law_ends(law, part)))
     return out
@@ -107,7 +122,9 @@ def show(progress, study, verdicts, found, workdir, title, scale, until):
     for one in found:
         if one["value"] is not None:
             paper = f"   (paper {one['paper_value']:g})" if one["paper_value"] is not None else ""
-            progress.print(f"{one['text']}: {figures.number(one['value'])} {one['unit']} {figures.between(*(one['ci95'] or (None, None)))}, {one['n']} runs{paper}")
+            progress.print(
+                f"{one['text']}: {number(one['value'])} {one['unit']} {between(*(one['ci95'] or (None, None)))}, {one['n']} runs{paper}"
+            )
     progress.print(f"report: {Path(workdir) / 'report.html'}")
     progress.print(f"next: {next_command(title, scale, workdir, until)}")
 

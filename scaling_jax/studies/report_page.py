@@ -26,7 +26,7 @@ button { font: inherit; font-size: .875rem; color: var(--ink); background: var(-
 .holds { color: var(--holds); } .fails { color: var(--fails); } .undecided { color: var(--undecided); } .untestable { color: var(--untestable); }
 .chip { display: inline-block; border: 1.5px solid currentColor; border-radius: 99px; padding: 1px 11px; font-size: .875rem; font-weight: 600; white-space: nowrap; }
 .claims { padding: 0; overflow: hidden; }
-.head, .claim > summary { display: grid; grid-template-columns: 30px minmax(0, 1fr) 170px 108px 88px 70px 60px 128px; gap: 12px; padding: 12px 16px; align-items: start; }
+.head, .claim > summary { display: grid; grid-template-columns: 30px minmax(0, 1fr) 170px 108px 88px 68px 70px 126px; gap: 12px; padding: 12px 16px; align-items: start; }
 .head > :last-child { justify-self: end; }
 .head { font-size: .8rem; color: var(--muted); padding-block: 8px; border-bottom: 1px solid var(--line); }
 .claim + .claim { border-top: 1px solid var(--line); }
@@ -41,6 +41,7 @@ summary:focus-visible, a:focus-visible, button:focus-visible, .scroll:focus-visi
 .what { font-size: .875rem; color: var(--muted); display: block; }
 .open { padding: 4px 16px 18px 54px; }
 .open dl { margin: 0 0 12px; display: grid; grid-template-columns: 196px minmax(0, 1fr); gap: 6px 12px; }
+code { white-space: nowrap; font-size: .9em; }
 dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; max-width: 75ch; }
 .label { display: none; }
 .plot { width: 100%; height: 440px; display: none; } .live .plot { display: block; } .live .static, .live .still { display: none; } .static { width: 100%; max-width: 760px; height: auto; background: #fff; border-radius: 6px; display: block; }
@@ -61,7 +62,7 @@ td.wide { white-space: normal; min-width: 220px; overflow-wrap: anywhere; } td.n
 }
 @media (max-width: 560px) { .plot { height: 400px; } .open dl { grid-template-columns: 1fr; gap: 0; } .open dd { margin-bottom: 8px; } .panel { padding: 12px; } .claims { padding: 0; } h1 { font-size: 1.35rem; } }
 @media print {
-  :root { --ground: #fff; --paper: #fff; --ink: #000; --line: #bbb; --muted: #444; --holds: #00664a; --fails: #b03a00; --undecided: #7a5c00; --untestable: #55606a; }
+  :root { --ground: #fff; --paper: #fff; --ink: #000; --link: #0060a0; --line: #bbb; --muted: #444; --holds: #00664a; --fails: #b03a00; --undecided: #7a5c00; --untestable: #55606a; }
   button, .live .plot { display: none; } .live .static, .live .still { display: block; } .scroll { max-height: none; overflow: visible; } figure, .claim { break-inside: avoid; } th, td { white-space: normal; padding: 3px 6px; }
 }
 """

@@ -1,5 +1,7 @@
 """Verdicts for people: a sentence, a table for the terminal, and the rows of the report that open to their evidence."""
 
+import re
+import shutil
 from html import escape
 
 from scaling_jax.studies.charts import between, number, there
@@ -36,19 +38,19 @@ def summary(verdicts):
 
 
 def verdict_table(verdicts, width=None):
-    """The verdicts as a rich table for the terminal; `width` in columns leaves out p and n where there is little room."""
+    """The verdicts as a rich table; below 90 columns, of `width` or else of the terminal, p and the paper's value are left out."""
     from rich.box import HORIZONTALS
     from rich.table import Table
     from rich.text import Text
 
-    slim = width is not None and width < 90
+    slim = (width or shutil.get_terminal_size((100, 24)).columns) < 90
     table = Table(show_lines=True, box=HORIZONTALS, expand=False)
     table.add_column("claim", ratio=1, min_width=18)
     for name in ("value [95%]", "claimed"):
         table.add_column(name, no_wrap=False)
     for name in ("n",) if slim else ("n", "p", "paper"):
         table.add_column(name, justify="right")
-    table.add_column("verdict", no_wrap=True)
+    table.add_column("verdict", no_wrap=True, min_width=14)
     for i, v in enumerate(verdicts, 1):
         value = f"{number(v.value)} {v.unit}\n{_ends(v)}".strip() if there(v.value) else "–"
         cells = [f"{i}. {v.claim}", value, f"{v.side} {number(v.threshold)}", _count(v)]
@@ -63,8 +65,7 @@ def section(verdicts, by_text, charts, scale):
         for name, why in MEANING.items()
     )
     head = "".join(
-        f"<span>{name}</span>"
-        for name in ("", "claim", "value [95% interval]", "against the claim", "runs", "p (Holm)", "paper", "verdict")
+        f"<span>{name}</span>" for name in ("", "claim", "value [95% interval]", "threshold", "runs", "p (Holm)", "paper", "verdict")
     )
     rows = [_claim(v, *by_text.get(v.claim, (i, None)), charts, scale) for i, v in enumerate(verdicts, 1)]
     body = (
@@ -81,7 +82,7 @@ def _claim(v, index, claim, charts, scale):
     mine = [(key, chart) for key, chart, about in charts if v.claim in about]
     unit = f" {v.unit}" if v.unit else ""
     value = f"{number(v.value)}{escape(unit)} <small>{_ends(v)}</small>" if there(v.value) else "– <small>not measured</small>"
-    explain = f'<span class="what">{escape(v.statistic)}</span>' if v.statistic and v.statistic != "<lambda>" else ""
+    explain = f'<span class="what">{escape(v.statistic)}</span>' if " " in v.statistic else ""  # else it is the name of a function
     cells = [
         f'<span class="no">{index}</span>',
         f'<span class="text"><b>{escape(v.claim)}</b>{explain}</span>',
@@ -99,7 +100,7 @@ def _claim(v, index, claim, charts, scale):
     }
     if v.exchange:
         facts["The null test exchanges"] = v.exchange
-    facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())
+    facts = "".join(f"<dt>{escape(name)}</dt><dd>{_options(text)}</dd>" for name, text in facts.items())
     still = lambda key: f'<p class="still"><a href="#figure-{escape(key)}">See the figure below</a></p>'
     plots = "".join(f"<h3>{escape(chart.title)}</h3>{plot(key, chart)}{still(key)}{points(chart)}" for key, chart in mine)
     plots = plots or '<p class="muted small">No figure is tied to this claim; its rows are in the table of all rows.</p>'
@@ -136,8 +137,10 @@ def _change(v, index, claim, scale):
         out.append(f"The next larger scale is --scale={LARGER[scale]}.")
     if claim is not None:
         without = ", ".join(f"{name} = {value}" for name, value in claim.ablation.items())
-        must = "the claim must then lose its verdict" if v.verdict == "holds" else "no test of the claim until it holds"
-        out.append(f"Run with --ablate={index} the mechanism is gone ({without}): {must}.")
+        if v.verdict == "holds":
+            out.append(f"With --ablate={index} ({without}) the mechanism is gone, and the claim must lose its verdict.")
+        else:
+            out.append(f"Should it come to hold, --ablate={index} ({without}) must take the verdict away again.")
     return " ".join(out)
 
 
@@ -153,6 +156,11 @@ def _strip(v):
     shapes = f'<rect x="{x}" y="2" width="{w}" height="18" fill="currentColor" opacity=".10"/><rect x="{a}" y="8.5" width="{max(float(b) - float(a), 1):.1f}" height="5" rx="2.5" fill="currentColor" opacity=".65"/>'
     shapes += f'<circle cx="{c}" cy="11" r="4" fill="currentColor"/><line x1="{t}" x2="{t}" y1="1" y2="21" style="stroke: var(--ink)" stroke-width="1.5"/>'
     return f'<svg class="strip {_class(v.verdict)}" viewBox="0 0 100 22" aria-hidden="true">{shapes}</svg>'
+
+
+def _options(text):
+    """Text with its command-line options in one piece."""
+    return re.sub(r"(?<!\S)(--[a-z]+(=\w+)?)", r"<code>\1</code>", escape(text))
 
 
 def _sentence(text):

@@ -43,7 +43,9 @@ def run(name, scale, workdir, until=None, dry_run=False, ablate=None, overrides=
     progress = Progress(quiet=quiet)
     corpus = open_corpus(state.base.data)
     progress.print(f"[bold]{study.title}[/bold]  arXiv:{study.paper}  scale {scale}")
-    progress.print(f"corpus {corpus.name}: {cost.people(len(corpus.splits['train']))} training tokens, vocabulary {corpus.vocab}, fingerprint {corpus.fingerprint}")
+    progress.print(
+        f"corpus {corpus.name}: {cost.people(len(corpus.splits['train']))} training tokens, vocabulary {corpus.vocab}, fingerprint {corpus.fingerprint}"
+    )
     ahead = _announce(study, state, workdir, until, progress)
     if dry_run:
         progress.print("dry run: nothing was trained")
@@ -76,7 +78,9 @@ def _announce(study, state, workdir, until, progress):
     adaptive = [stage.name for stage in study.stages if stage.split == "tune" and stage.name in planned]
     if fresh:
         more = f"; {', '.join(adaptive)} may ask for more once they have seen their losses" if adaptive else ""
-        progress.print(f"at least {cost.duration(seconds)} on this machine ({cost.peak()[1]}: {cost.people(cost.peak()[0], 'FLOP/s')}), {scores} ensembles to score{more}")
+        progress.print(
+            f"at least {cost.duration(seconds)} on this machine ({cost.peak()[1]}: {cost.people(cost.peak()[0], 'FLOP/s')}), {scores} ensembles to score{more}"
+        )
     else:
         progress.print(f"all {len(every)} units are finished already")
     return seconds
@@ -121,7 +125,9 @@ def _score(workdir, unit, wanted, progress, stage):
     trajectory.write_json(folder / "result.json", {"schema": SCHEMA, "kind": "score", "metrics": metrics})
     sizes = [len(team) for team in unit.config.teams]
     best = min((loss, size) for loss, size in zip(losses, sizes, strict=True))
-    progress.print(f"{stage.name}: {len(sizes)} teams of {len(models)} models, lowest loss {best[0]:.3f} with {best[1]}  ({time.perf_counter() - begin:.1f} s)")
+    progress.print(
+        f"{stage.name}: {len(sizes)} teams of {len(models)} models, lowest loss {best[0]:.3f} with {best[1]}  ({time.perf_counter() - begin:.1f} s)"
+    )
     return metrics
 
 
@@ -145,7 +151,9 @@ def _claim_directory(workdir, title, scale, corpus, ablate, overrides):
         theirs = json.loads(path.read_text(encoding="utf-8"))
         for name, value in mine.items():
             if theirs.get(name) != value:
-                raise ConfigError(f"--workdir={workdir}: holds {name} = {theirs.get(name)!r}, not {value!r}; choose another directory, or delete this one")
+                raise ConfigError(
+                    f"--workdir={workdir}: holds {name} = {theirs.get(name)!r}, not {value!r}; choose another directory, or delete this one"
+                )
     trajectory.write_json(path, mine)
 
 

@@ -90,7 +90,9 @@ class Study:
                 elif name in settings:
                     settings[name] = value
                 else:
-                    raise ConfigError(f"scale {scale!r}: {name!r} is neither a setting of this study ({', '.join(settings)}) nor a dotted config field")
+                    raise ConfigError(
+                        f"scale {scale!r}: {name!r} is neither a setting of this study ({', '.join(settings)}) nor a dotted config field"
+                    )
         return State(base=cfg.resolve(cfg.load(self.base), leaves | (overrides or {})), settings=settings, results={})
 
 
@@ -122,7 +124,9 @@ class State:
         overrides = {"train.evaluate": (self.split,), **overrides}
         unit = _unit(self.base, tuple(overrides.items()), tuple(sorted(labels.items())))
         if (unit.config.seed >= TUNING_SEED) != (self.split == "tune"):
-            raise SplitError(f"seed {unit.config.seed} in a {self.split} stage: take seeds from state.seeds(count); tuning and claims never share one")
+            raise SplitError(
+                f"seed {unit.config.seed} in a {self.split} stage: take seeds from state.seeds(count); tuning and claims never share one"
+            )
         return unit
 
     def loss(self, unit):
@@ -140,7 +144,11 @@ def grid(axes, seeds, **labels):
     """A one-stage study's stage: every combination of dotted field -> values, each with `seeds` seeds."""
 
     def expand(state):
-        return [state.run({**dict(zip(axes, point, strict=True)), "seed": seed}, **labels) for point in itertools.product(*axes.values()) for seed in state.seeds(seeds)]
+        return [
+            state.run({**dict(zip(axes, point, strict=True)), "seed": seed}, **labels)
+            for point in itertools.product(*axes.values())
+            for seed in state.seeds(seeds)
+        ]
 
     return Stage("grid", expand)
 
@@ -200,13 +208,24 @@ def rows(study, state, done):
 def standard_rows(unit, metrics, runs):
     """One row per run, or per team of an ensemble, with the columns every study shares; `runs` are what a row depends on."""
     if unit.kind == "train":
-        return [{**run_columns(unit.config), **unit.label, "members": 1, "loss": metrics["test/loss"], "train_loss": metrics["train/loss"], "runs": (unit.identity,)}]
+        return [
+            {
+                **run_columns(unit.config),
+                **unit.label,
+                "members": 1,
+                "loss": metrics["test/loss"],
+                "train_loss": metrics["train/loss"],
+                "runs": (unit.identity,),
+            }
+        ]
     out = []
     for team, loss in zip(unit.config.teams, metrics["losses"], strict=True):
         ids = tuple(unit.parents[i] for i in team)
         columns = run_columns(runs[ids[0]].config)
         columns |= {name: len(team) * columns[name] for name in ("params", "params_body", "params_embedding", "params_active")}
-        out.append({**columns, **unit.label, "seed": -1, "members": len(team), "team": team, "loss": loss, "train_loss": float("nan"), "runs": ids})
+        out.append(
+            {**columns, **unit.label, "seed": -1, "members": len(team), "team": team, "loss": loss, "train_loss": float("nan"), "runs": ids}
+        )
     return out
 
 
@@ -217,7 +236,13 @@ def run_columns(run):
     seen = run.train.steps * run.data.batch * run.data.sequence
     columns = {name: getattr(run.model, name) for name in ("width", "layers") if hasattr(run.model, name)}
     columns |= {"params": count.total, "params_body": count.body, "params_embedding": count.embedding, "params_active": count.active}
-    columns |= {"tokens": run.data.unique_tokens or seen, "tokens_seen": seen, "steps": run.train.steps, "epochs": run.train.epochs, "seed": run.seed}
+    columns |= {
+        "tokens": run.data.unique_tokens or seen,
+        "tokens_seen": seen,
+        "steps": run.train.steps,
+        "epochs": run.train.epochs,
+        "seed": run.seed,
+    }
     return columns | {name: getattr(run.optimizer, name) for name in ("learning_rate", "weight_decay") if hasattr(run.optimizer, name)}
 
 

@@ -73,7 +73,16 @@ def train(runs, corpus, workdir, progress, name="run"):
             for folder in folders:
                 with open(folder / "timings.jsonl", "a", encoding="utf-8") as file:
                     file.write(json.dumps({"step": done, "seconds": seconds, "tokens_per_second": tokens * (done - last) / seconds}) + "\n")
-            progress.advance(name, work * (done - last), per_step * (done - last), tokens * (done - last), seconds, done, steps, float(np.mean([h["train/loss"] for h in held])))
+            progress.advance(
+                name,
+                work * (done - last),
+                per_step * (done - last),
+                tokens * (done - last),
+                seconds,
+                done,
+                steps,
+                float(np.mean([h["train/loss"] for h in held])),
+            )
             clock, last = time.perf_counter(), done
         if done % first.train.checkpoint_every == 0 and done < steps:
             for writer in writers:  # sealed first: a segment ahead of the newest checkpoint is dropped on resume, one behind it must exist
@@ -140,4 +149,3 @@ def _evaluate(evaluate, state, windows, how):
 def _named(metric):
     """Metrics of the objective are of the training batch; the loss says so."""
     return "train/loss" if metric == "loss" else metric
-

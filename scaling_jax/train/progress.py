@@ -6,6 +6,7 @@ import time
 from scaling_jax.parallel import cost
 
 _PLAIN_EVERY = 10.0  # seconds between plain lines
+_TRUST = 30.0  # seconds after which the pace seen outweighs the pace expected
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -43,7 +44,7 @@ class Progress:
         if self.quiet or (self.live is None and now - self.shown < _PLAIN_EVERY):
             return
         self.shown = now
-        rate = self.done / max(now - self.begun, 1e-9)
+        rate = (self.done + _TRUST) / (now - self.begun + _TRUST)
         left = cost.duration(max(self.total - self.done, 0.0) / rate)
         peak, _ = cost.peak()
         share = min(1.0, self.done / self.total) if self.total else 1.0

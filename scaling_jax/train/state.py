@@ -30,7 +30,12 @@ def purpose_key(seed, purpose):
 def hyper(run):
     """The traced numbers of a bound run: optimizer and schedule floats, steps and seed, as NumPy scalars."""
     floats = lambda group: {name: np.float32(getattr(group, name)) for name in cfg.hyper_names(group)}
-    return {"optimizer": floats(run.optimizer), "schedule": floats(run.schedule), "steps": np.int32(run.train.steps), "seed": np.uint32(run.seed)}
+    return {
+        "optimizer": floats(run.optimizer),
+        "schedule": floats(run.schedule),
+        "steps": np.int32(run.train.steps),
+        "seed": np.uint32(run.seed),
+    }
 
 
 def static(run):

@@ -69,7 +69,9 @@ def read(run):
     for segment in _manifest(folder):
         path = folder / segment["name"]
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != segment["sha256"]:
-            raise ValueError(f"{path}: sealed segment is missing or does not match its checksum; restore it, or delete the run's folder to train it again")
+            raise ValueError(
+                f"{path}: sealed segment is missing or does not match its checksum; restore it, or delete the run's folder to train it again"
+            )
     for path in sorted(folder.glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             values = json.loads(line)

@@ -15,7 +15,7 @@ from scaling_jax.records import ConfigError
 
 
 def config(source="markov", vocab=4, **changes):
-    return DataConfig(source=source, vocab=vocab, sequence=20, synthetic=SyntheticConfig(**{"tokens": 60_000, "held_out": 5_000} | changes))
+    return DataConfig(source=source, vocab=vocab, sequence=20, synthetic=SyntheticConfig(**{"tokens": 60_000, "held_out": 6_000} | changes))
 
 
 def dense(data):
@@ -37,8 +37,7 @@ def test_entropy_rate_is_that_of_a_dense_eigen_solve(vocab, order, zipf, spread,
     matrix, pi = dense(data)
     np.testing.assert_allclose(synthetic.markov(data)[1], pi, atol=1e-12)
     expected = -sum(pi[c] * p * math.log(p) for c in range(len(pi)) for p in matrix[c][matrix[c] > 0])
-    if vocab > 2 or order > 1:
-        assert synthetic.entropy_rate(data) == pytest.approx(expected, abs=1e-12)
+    assert synthetic.entropy_rate(data) == pytest.approx(expected, abs=1e-12)
     assert 0 < synthetic.entropy_rate(data) <= math.log(vocab) + 1e-12
 
 
@@ -68,7 +67,10 @@ def test_simulated_loss_agrees_with_the_entropy_rate(order):
     assert abs(blocks.mean() - corpus.entropy_rate) < 4.5 * error and error < 0.004
 
 
-@pytest.mark.parametrize("source, changes", [("markov", {}), ("markov", {"order": 1, "zipf": 3.0, "spread": 1.0}), ("hidden", {"states": 3}), ("hidden", {"stay": 0.999})])
+@pytest.mark.parametrize(
+    "source, changes",
+    [("markov", {}), ("markov", {"order": 1, "zipf": 3.0, "spread": 1.0}), ("hidden", {"states": 3}), ("hidden", {"stay": 0.999})],
+)
 def test_blocks_walk_the_chain_that_a_plain_loop_walks(source, changes):
     data = config(source, vocab=4, tokens=5_000, **changes)
     cumulative, start, follow = (
@@ -90,7 +92,7 @@ def test_more_tokens_continue_fewer():
         np.testing.assert_array_equal(short["train"], long["train"][:3_000])
         np.testing.assert_array_equal(short["test"], long["test"])
         assert not np.array_equal(long["tune"], long["test"])
-        assert len(long["train"]) == 9_000 and len(long["tune"]) == 5_000
+        assert len(long["train"]) == 9_000 and len(long["tune"]) == 6_000
 
 
 def test_the_seed_changes_the_language():
@@ -165,8 +167,14 @@ def test_a_longer_past_tells_the_hidden_state():
 @pytest.mark.parametrize(
     "data, message",
     [
-        (DataConfig(source="markov"), r"config.data.synthetic.order = 2: data.vocab = 256 gives 256\^3 transitions.*set order to 1 at most, or data.vocab to 161"),
-        (DataConfig(source="hidden", synthetic=SyntheticConfig(states=40_000)), r"config.data.synthetic.states = 40000: too many for data.vocab = 256; set states to 2048 at most"),
+        (
+            DataConfig(source="markov"),
+            r"config.data.synthetic.order = 2: data.vocab = 256 gives 256\^3 transitions.*set order to 1 at most, or data.vocab to 161",
+        ),
+        (
+            DataConfig(source="hidden", synthetic=SyntheticConfig(states=40_000)),
+            r"config.data.synthetic.states = 40000: too many for data.vocab = 256; set states to 2048 at most",
+        ),
     ],
 )
 def test_a_generator_too_large_is_named(data, message):

@@ -55,7 +55,9 @@ def test_equals_the_float64_reference(name):
 def test_scan_and_remat_change_nothing(name, change):
     config = make(**VARIANTS[name])
     params, tokens = drawn(config), np.arange(16).reshape(2, 8)
-    loss = lambda c: jax.jit(jax.value_and_grad(lambda p: jnp.square(model.apply(c, p, tokens)[0]).mean()))(jax.tree.map(jnp.float32, params))
+    loss = lambda c: jax.jit(jax.value_and_grad(lambda p: jnp.square(model.apply(c, p, tokens)[0]).mean()))(
+        jax.tree.map(jnp.float32, params)
+    )
     for a, b in zip(jax.tree.leaves(loss(config)), jax.tree.leaves(loss(dataclasses.replace(config, **change))), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(a).max())
 

@@ -14,7 +14,7 @@ from scipy import stats
 from scaling_jax.laws import fit, forms
 from scaling_jax.studies import claims as claims_
 from scaling_jax.studies import figures
-from scaling_jax.studies.charts import Chart, Level, Mark, Series
+from scaling_jax.studies.charts import Chart, Level, Mark, Series, x_ticks
 from scaling_jax.studies.charts_plotly import recolor
 
 SIZES = {"14k": 14_000, "30k": 30_000, "62k": 62_000, "133k": 133_000}
@@ -125,13 +125,15 @@ def test_plotly_carries_every_value():
     assert lines["means"]["text"] == [
         "means, 1: 3.25 [3, 3.5], n = 2",
         "means, 10: 2.5 [2.25, 2.75], n = 2",
-        "means, 100: 2.125 no interval, n = 1",
+        "means, 100: 2.125, no interval, n = 1",
     ]
     assert lines["&lt;bars&gt;"]["error_y"]["array"] == pytest.approx([0.025, 0.075])
     band = next(t for t in figure["data"] if t.get("fill") == "toself")
     assert band["x"] == [1.0, 10.0, 10.0, 1.0] and band["y"] == [3.0, 2.25, 2.75, 3.5]
     assert any(t["y"] == [3.125, 3.375] for t in figure["data"])
-    assert [s["type"] for s in figure["layout"]["shapes"]] == ["rect", "line"]
+    assert [s["type"] for s in figure["layout"]["shapes"]] == ["rect", "line", "line"]  # the level with its interval, the mark
+    low, high = figure["layout"]["yaxis"]["range"]
+    assert low < 1.8 and high > 3.5  # the level's interval and the band
     assert figure["layout"]["xaxis"]["type"] == "log" and figure["layout"]["yaxis"]["type"] == "linear"
     assert any("E = 1.938 [1.8, 2]" == a["text"] for a in figure["layout"]["annotations"])
 
@@ -145,7 +147,20 @@ def test_every_colour_of_a_figure_has_a_dark_one():
 def test_empty_chart_draws(tmp_path):
     figures.svg(Chart("Nothing yet", notes=("no row",)), tmp_path / "a.svg")
     assert b"no row" in (tmp_path / "a.svg").read_bytes()
-    assert figures.plotly_figure(Chart("Nothing yet"))["data"] == []
+    empty = figures.plotly_figure(Chart("Nothing yet", notes=("no <row>",)))
+    assert empty["data"] == [] and empty["layout"]["annotations"][0]["text"] == "no &lt;row&gt;"
+
+
+@pytest.mark.parametrize(
+    "value, said", [(0.24014, "0.2401"), (133_120, "133,120"), (3.2e14, "3.2e+14"), (0.0, "0"), (None, "–"), (math.nan, "–")]
+)
+def test_numbers_for_people(value, said):
+    assert figures.number(value) == said
+
+
+def test_intervals_for_people():
+    assert figures.between(1.0, 2.5) == "[1, 2.5]"
+    assert figures.between(None, None) == figures.between(math.nan, 1.0) == "no interval"
 
 
 def test_series_refuses_what_cannot_be_drawn():
@@ -174,7 +189,7 @@ def test_interval_of_curves_is_scipys_t_interval():
 def test_one_seed_has_no_interval_and_says_so():
     chart = draw(figures.curves("Loss", "params", where={"recipe": "standard"}), world(seeds=1))
     assert all(math.isnan(v) for v in chart.series[0].low) and chart.series[0].dots == ()
-    assert chart.notes == ("no interval at 1.4e+04, 3e+04, 6.2e+04, 1.33e+05",)
+    assert chart.notes == ("no interval at 14k, 30k, 62k, 133k",)
     assert draw(figures.curves("Loss", "params", where={"recipe": "standard"}, band=None), world(seeds=1)).notes == ()
 
 
@@ -297,3 +312,10 @@ def test_builders_refuse_nonsense():
         figures.curves("A", "params", form=forms.power, level="C")
     with pytest.raises(ValueError, match="power is a law of params, not of x = 'tokens'"):
         figures.curves("A", "tokens", form=forms.power)
+
+
+def test_a_log_axis_names_the_measured_values_unless_they_crowd():
+    ticks = lambda x: x_ticks(Chart("a", series=(Series("s", x, x),), x_log=True))
+    assert ticks((14_000.0, 133_000.0)) == ((14_000.0, "14k"), (133_000.0, "133k"))
+    assert ticks((4_400.0,)) == ((4_400.0, "4.4k"),)
+    assert ticks((1.0, 1.01, 100.0)) == ticks(()) == ()

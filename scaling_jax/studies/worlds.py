@@ -1,0 +1,64 @@
+"""Planted worlds: a whole study on losses we made up, to measure how often the laboratory itself is wrong.
+
+Everything but the training is real: tuning asks for points and settles on one, claims are judged on fresh seeds of the other
+split. In a null world no claim is true, so every `holds` is an error; in a true world every other verdict is lost power.
+"""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from scaling_jax.studies import claims as claims_
+from scaling_jax.studies import study as studies
+
+
+@dataclass(frozen=True)
+class World:
+    """What is true: `loss(run) -> nats per token` of a bound RunConfig, plus normal noise over seeds; and of a team.
+
+    team: (members' losses as measured [K], their configs) -> the team's loss; None: their mean.
+    noise: standard deviation over seeds, tune and test of one run sharing a part of it.
+    """
+
+    loss: Callable
+    team: Callable | None = None
+    noise: float = 0.02
+    shared: float = 0.7
+
+
+def live(study, scale, world, seed, until=None, permutations=1000):
+    """The verdicts of `study` at `scale` in one draw of `world`."""
+    state = study.at(scale)
+    state = replace(state, results={})
+    trained = {}
+
+    def execute(stage, wanted, missing):
+        trained.update({unit.identity: unit for unit in wanted if unit.kind == "train"})
+        for unit in missing:
+            state.results[unit.identity] = _train(world, unit, seed) if unit.kind == "train" else _score(world, unit, trained, state)
+
+    done = studies.walk(study, state, execute, until)
+    frame, cells = studies.rows(study, state, done)
+    return claims_.judge(study.claims, claims_.Data(frame, cells), permutations=permutations, seed=seed)
+
+
+def _train(world, unit, seed):
+    rng = np.random.default_rng([seed, zlib.crc32(unit.identity.encode())])
+    own, *rest = rng.standard_normal(1 + 3)
+    truth, common = world.loss(unit.config), world.shared**0.5 * own
+    noise = {
+        split: world.noise * (common + (1 - world.shared) ** 0.5 * e) for split, e in zip(("train", "tune", "test"), rest, strict=True)
+    }
+    return {f"{split}/loss": float(truth + e) for split, e in noise.items()}
+
+
+def _score(world, unit, trained, state):
+    key = f"{unit.config.split}/loss"
+    losses = []
+    for team in unit.config.teams:
+        members = [unit.parents[i] for i in team]
+        own = np.array([state.results[m][key] for m in members])
+        losses.append(float(own.mean() if world.team is None else world.team(own, [trained[m].config for m in members])))
+    return {"losses": losses}

@@ -1,4 +1,4 @@
-"""Every test runs on CPU, with strict promotion and a compile cache of its own."""
+"""Every test runs on CPU, with strict rank promotion and a compile cache of its own."""
 
 import os
 import tempfile
@@ -6,7 +6,4 @@ import tempfile
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"scaling_jax_test_programs_{os.getuid()}"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
-
-import jax  # noqa: E402
-
-jax.config.update("jax_numpy_rank_promotion", "raise")
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")

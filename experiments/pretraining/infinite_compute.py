@@ -1,7 +1,7 @@
 """Pre-training under infinite compute (arXiv:2509.14786).
 
 With a fixed amount of data and no limit on compute: how far do epochs, weight decay, size and ensembles go?
-At `tiny` the data are 8k bytes of the Python standard library's own sources and N runs from 7k to 80k.
+At `tiny` the data are 12k bytes of the Python standard library's own sources and N runs from 7k to 80k.
 """
 
 import csv
@@ -126,21 +126,48 @@ def decays(state):
     ]
 
 
+def tune_members(state):
+    """Which members make the better team: tuned ones, or ones past their own optimum; settled on the tune split."""
+    usual, heavy = (members(state, state["ensemble_size"], recipe, state["tuning_seeds"]) for recipe in ("tuned", "heavy"))
+    return [*usual, *heavy, _contest(state, usual, heavy)]
+
+
+def members(state, size, recipe, count):
+    """`count` runs of a size, "tuned" alone or "heavy": past their own optimum."""
+    point = descent(state, size, "regularized").point
+    point = heavier(state, point) if recipe == "heavy" else point
+    return [run(state, size, point, seed, recipe=f"{recipe} member") for seed in state.seeds(count)]
+
+
+def better_members(state):
+    """The recipe whose team won on the tune split; at `pod` the paper's."""
+    if state["published"]:
+        return "heavy"
+    state = state.on("tune")
+    usual, heavy = (members(state, state["ensemble_size"], recipe, state["tuning_seeds"]) for recipe in ("tuned", "heavy"))
+    losses = state.team_losses(_contest(state, usual, heavy))
+    return "heavy" if losses[1] < losses[0] else "tuned"
+
+
+def _contest(state, usual, heavy):
+    count = len(usual)
+    return score(EnsembleConfig(state["average"], "tune", (tuple(range(count)), tuple(range(count, 2 * count)))), [*usual, *heavy])
+
+
 def ensembles(state):
     """Teams of one size: tuned members, members past their own optimum, and mixed teams of four for the null."""
     size, count = state["ensemble_size"], state["members"]
-    point, _ = tuned(state, size, "regularized")
-    usual = [run(state, size, point, seed, recipe="tuned member") for seed in state.seeds(count)]
-    heavy = [run(state, size, heavier(state, point), seed, recipe="heavy member") for seed in state.seeds(count)]
+    usual, heavy = (members(state, size, recipe, count) for recipe in ("tuned", "heavy"))
     pure = [*all_teams(count, most=state["teams"]), *cyclic(count)]
     mixed = [tuple(slot + count * (mix >> i & 1) for i, slot in enumerate(team)) for team in cyclic(count) for mix in range(1, 15)]
     every = dict.fromkeys([*pure, *[tuple(slot + count for slot in team) for team in pure], *mixed])
     rows = dict.fromkeys(tuple(range(first, first + k)) for first in (0, count) for k in range(1, count + 1))
+    labels = {"size": size, "better": f"{better_members(state)} team"}
     return [
         *usual,
         *heavy,
-        score(EnsembleConfig(state["average"], teams=tuple(every)), [*usual, *heavy], size=size, average="as claimed"),
-        score(EnsembleConfig("probabilities", teams=tuple(rows)), [*usual, *heavy], size=size, average="probabilities"),
+        score(EnsembleConfig(state["average"], teams=tuple(every)), [*usual, *heavy], average="as claimed", **labels),
+        score(EnsembleConfig("probabilities", teams=tuple(rows)), [*usual, *heavy], average="probabilities", **labels),
     ]
 
 
@@ -160,17 +187,11 @@ def budgets(state):
 
 
 def joint(state):
-    """Teams of heavy members at every size: the limit in K, then in N."""
-    out, count = [], state["joint_members"]
+    """Teams at every size, of the members that won the contest: the limit in K, then in N."""
+    out, count, recipe = [], state["joint_members"], better_members(state)
     for size in state["sizes"]:
-        point, _ = tuned(state, size, "regularized")
-        heavy = [run(state, size, heavier(state, point), seed, recipe="heavy member") for seed in state.seeds(count)]
-        out += [
-            *heavy,
-            score(
-                EnsembleConfig(state["average"], teams=tuple(all_teams(count))), heavy, size=size, average="as claimed", recipe="joint team"
-            ),
-        ]
+        team = members(state, size, recipe, count)
+        out += [*team, score(EnsembleConfig(state["average"], teams=tuple(all_teams(count))), team, size=size, average="as claimed", recipe="joint team")]
     return out
 
 
@@ -183,7 +204,8 @@ def rows(unit, metrics, runs):
             row["slots"] = sum(1 << i % count for i in row["team"])
             row["heavy"] = sum(1 << i - count for i in row["team"] if i >= count)
             row["recipe"] = {0: "tuned team", row["slots"]: "heavy team"}.get(row["heavy"], "mixed team")
-    return [{"slots": 0, "heavy": 0, "tune_loss": math.nan, "edge": "", "average": "", **row} for row in out]
+            row["best_team"] = int(row["recipe"] == row.pop("better") and row["average"] == "as claimed")
+    return [{"slots": 0, "heavy": 0, "best_team": 0, "tune_loss": math.nan, "edge": "", "average": "", **row} for row in out]
 
 
 # --- statistics ----------------------------------------------------------------------------------------------
@@ -228,8 +250,8 @@ def single_limit(data):
 
 
 def ensemble_limit(data):
-    """C of L(K) = C + A / K^b, heavy members of one size."""
-    return fit.fit(forms.ensemble, data.where(stage="ensembles", recipe="heavy team", average="as claimed").by("members"))["C"]
+    """C of L(K) = C + A / K^b, teams of one size."""
+    return fit.fit(forms.ensemble, data.where(stage="ensembles", best_team=1).by("members"))["C"]
 
 
 def limit_gap(data):
@@ -240,7 +262,7 @@ def limit_gap(data):
 def team_against_single(data):
     """Largest single model minus a team of the small size with at most as many parameters in all."""
     single = data.where(stage="sizes", recipe="regularized")
-    teams = data.where(stage="ensembles", recipe="heavy team", average="as claimed")
+    teams = data.where(stage="ensembles", best_team=1)
     if not len(teams) or not len(single):
         raise NotTestable("no team or no single model yet")
     most = single["params"].max()
@@ -308,7 +330,7 @@ def _alone(teams):
 NO_REPEATS = {"repeat": False}
 USUAL_DECAY = {"decays": (USUAL,)}
 NO_TEAM = {"average": "losses"}
-K_MATTERS = permute("members", where={"stage": "ensembles", "recipe": "heavy team"})
+K_MATTERS = permute("members", where={"stage": "ensembles", "best_team": 1})
 
 CLAIMS = (
     Claim(
@@ -413,7 +435,7 @@ STUDY = Study(
     question="When data run out and compute does not: how far do epochs, weight decay, size and ensembles go?",
     base="tiny",
     settings=dict(
-        tokens=8_192,
+        tokens=12_288,
         sizes={f"{w}": width(w) for w in (8, 16, 24, 32, 48)},
         epochs=(4, 8, 16, 32, 64),
         decays=(0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4),
@@ -429,7 +451,7 @@ STUDY = Study(
         heavier=(2, 0.5),
         average="logits",
         repeat=True,
-        budgets=(16_384, 32_768, 65_536),
+        budgets=(24_576, 49_152, 98_304),
         budget_sizes=("24", "32", "48"),
         joint_members=5,
     ),
@@ -438,6 +460,7 @@ STUDY = Study(
         tune("regularized"),
         Stage("sizes", sizes),
         Stage("decays", decays),
+        Stage("tune_members", tune_members, split="tune"),
         Stage("ensembles", ensembles),
         Stage("tune_budgets", tune_budgets, split="tune"),
         Stage("budgets", budgets),

@@ -13,7 +13,11 @@ import numpy as np
 
 SCHEMA = 1
 GRID = 48  # exponents tried per round, log-spaced
-ROUNDS = 6  # each round looks between the neighbours of the best exponent
+ROUNDS = 3  # each looks for the least objective between the neighbours of the best exponent ...
+ROOTS = 2  # ... and each of these for the zero of its slope, which is known to all digits, the minimum only to half
+STARTS = {1: 12, 2: 7}  # values of each parameter a general search starts from, by the number of such parameters; else 3
+POLISHED = 12  # starts that a general search follows to their minimum, best first, where linear parameters are solved for
+SAMPLES = 1000  # most draws of the parameters that fit.json keeps
 
 
 class NotTestable(ValueError):
@@ -24,8 +28,9 @@ class NotTestable(ValueError):
 class Fit:
     """A fitted law.
 
-    objective: weighted sum of squared residuals. n: points. distinct: different inputs. x_range: (lowest, highest) of
-    the first input. warnings: what a reader must know, such as an exponent at its bound.
+    objective: weighted sum of squared residuals, of logarithms where loss_kind says so. n: points. distinct: different
+    inputs. aic: n ln(objective / n) + 2 (parameters + 1), to compare laws of one loss_kind on the same points. x_range:
+    (lowest, highest) of the first input. warnings: what a reader must know, such as an exponent at its bound.
     """
 
     form: object
@@ -34,71 +39,93 @@ class Fit:
     n: int
     distinct: int
     r2: float
+    aic: float
     x_range: tuple
     warnings: tuple = ()
+    loss_kind: str = "least squares"
 
     def __getitem__(self, name):
         return self.params[name]
 
-    def predict(self, columns):
-        """The law at `columns`, a mapping or frame with the form's inputs."""
-        return self.form.predict(self.params, columns)
+    def predict(self, columns=None, /, **named):
+        """The law at its form's inputs: a mapping or frame, or by name as in `predict(params=1e9)`; float64, shape of the inputs."""
+        return self.form.predict(self.params, named if columns is None else columns)
 
 
-def fit(form, data, y="loss", weights=None):
+def fit(form, data, where=None, fixed=None, weights=None, y="loss", log=False):
     """The least-squares fit of `form`: minimises sum_i w_i (y_i - form(x_i))^2 within the form's bounds.
 
     Args:
       data: mapping or frame with the form's inputs and `y`, or a pandas Series of y indexed by the form's one input.
-      weights: array [n]; None weighs all alike.
+      where: column -> value, or list of values: only these rows.
+      fixed: parameter -> value that is given, not fitted.
+      weights: array [n], one per row of data; None weighs all alike, rows of weight 0 do not count.
+      log: residuals of ln y instead of y.
     Raises:
-      NotTestable: no degree of freedom (as many distinct inputs as parameters, or fewer). ValueError: values that no law has.
+      NotTestable: no degree of freedom (as many distinct inputs as free parameters, or fewer). ValueError: values that no law has.
     Source: variable projection, Golub and Pereyra 1973.
     """
-    if hasattr(data, "index") and not hasattr(data, "columns") and not isinstance(data, Mapping):
-        data = {form.inputs[0]: data.index.to_numpy(), y: data.to_numpy()}
-    columns = {name: _column(form, data, name) for name in (*form.inputs, y)}
+    fixed = _fixed(form, fixed)
+    columns, w = _columns(form, data, where, weights, y, log)
     target = columns.pop(y)
-    n = len(target)
-    distinct = len({tuple(row) for row in zip(*columns.values(), strict=True)})
-    if distinct <= len(form.params):
+    n, free = len(target), len(form.params) - len(fixed)
+    distinct = len(set(zip(*(values.tolist() for values in columns.values()), strict=True)))
+    if distinct <= free:
         raise NotTestable(
-            f"no degree of freedom: {form.name} has {len(form.params)} parameters and there are {distinct} distinct {', '.join(form.inputs)}; needs {len(form.params) + 1}"
+            f"no degree of freedom: {form.name} has {free} parameters to fit and there are {distinct} distinct {', '.join(form.inputs)}; needs {free + 1}"
         )
-    w = np.ones(n) if weights is None else np.asarray(weights, np.float64)
-    if w.shape != (n,) or not np.isfinite(w).all() or (w < 0).any() or not w.any():
-        raise ValueError(f"weights: expected {n} finite numbers, none negative and not all zero")
-    params = _project(form, columns[form.inputs[0]], target, w) if form.exponent else _search(form, columns, target, w)
-    residual = target - form.predict(params, columns)
-    total = float((w * (target - np.average(target, weights=w)) ** 2).sum())
-    objective = float((w * residual**2).sum())
+    if form.exponent and not log:
+        params = _project(form, columns[form.inputs[0]], target, w, fixed)
+    else:
+        params = _search(form, columns, target, w, fixed, log)
+    kept = _log if log else np.asarray
+    residual = kept(target) - kept(form.predict(params, columns))
+    around = kept(target) - np.average(kept(target), weights=w)
+    objective, total = float((w * residual**2).sum()), float((w * around**2).sum())
     first = columns[form.inputs[0]]
     return Fit(
-        form,
-        params,
-        objective,
-        n,
-        distinct,
-        1 - objective / total if total else float("nan"),
-        (float(first.min()), float(first.max())),
-        _warnings(form, params),
+        form=form,
+        params=params,
+        objective=objective,
+        n=n,
+        distinct=distinct,
+        r2=1 - objective / total if total else float("nan"),
+        aic=n * float(np.log(objective / n)) + 2 * (free + 1) if objective else -np.inf,
+        x_range=(float(first.min()), float(first.max())),
+        warnings=_warnings(form, params, fixed, target),
+        loss_kind="least squares of logarithms" if log else "least squares",
     )
 
 
-def to_json(found, group="", ci95=None):
-    """A fit as an entry of fit.json: plain types; `ci95` maps a parameter to (low, high), None where unknown."""
+def to_json(found, group="", ci95=None, samples=None, seed=None):
+    """A fit as an entry of fit.json: plain types.
+
+    Args:
+      group: the rows it was fitted to, in words.
+      ci95: parameter -> (low, high), None where unknown.
+      samples: parameter -> draws, at most `SAMPLES`, where the intervals came from any; seed: that of the draws.
+    """
     ci95 = {name: None if ends is None else [float(e) for e in ends] for name, ends in (ci95 or {}).items()}
+    samples = {name: [float(v) for v in draws] for name, draws in (samples or {}).items()}
+    for kind, named in (("ci95", ci95), ("samples", samples)):
+        if strange := set(named) - set(found.params):
+            raise ValueError(f"{kind}: {found.form.name} has no parameter {sorted(strange)[0]!r}; it has {', '.join(found.params)}")
+    if most := [name for name, draws in samples.items() if len(draws) > SAMPLES]:
+        raise ValueError(f"samples: {len(samples[most[0]])} draws of {most[0]}, at most {SAMPLES}; thin them")
     return {
+        "schema": SCHEMA,
         "law": found.form.name,
         "equation": found.form.equation,
         "group": group,
-        "loss_kind": "least squares",
+        "loss_kind": found.loss_kind,
+        "seed": seed,
         "n": found.n,
         "objective": found.objective,
         "params": {name: float(value) for name, value in found.params.items()},
         "ci95": ci95,
         "r2": found.r2,
         "x_range": list(found.x_range),
+        "samples": samples,
         "warnings": list(found.warnings),
     }
 
@@ -122,77 +149,186 @@ def parabola_minimum(means, reach=2):
     return float(np.exp(-b / (2 * a)))
 
 
+def _fixed(form, fixed):
+    """The given parameters as floats, checked against the form."""
+    fixed = {name: float(value) for name, value in (fixed or {}).items()}
+    for name, value in fixed.items():
+        if name not in form.params:
+            raise ValueError(f"fixed: {form.name} has no parameter {name!r}; it has {', '.join(form.params)}")
+        low, high = form.bounds[name]
+        if not low <= value <= high:
+            raise ValueError(f"fixed: {name} = {value:g} is outside the bounds of {form.name}, {low:g} to {high:g}")
+    return fixed
+
+
+def _columns(form, data, where, weights, y, log):
+    """Inputs and y as checked float64 arrays [n], and weights [n], of the rows that count."""
+    if hasattr(data, "index") and not hasattr(data, "columns") and not isinstance(data, Mapping):
+        if len(form.inputs) > 1:
+            raise ValueError(f"{form.name} has the inputs {', '.join(form.inputs)}: a Series has one, give a frame")
+        data = {form.inputs[0]: data.index.to_numpy(), y: data.to_numpy()}
+    columns = {name: np.asarray(_column(form, data, name), np.float64) for name in (*form.inputs, y)}
+    if len({values.shape for values in columns.values()}) > 1 or columns[y].ndim != 1:
+        raise ValueError(f"{form.name}: expected columns of one length, got { ({k: v.shape for k, v in columns.items()}) }")
+    w = np.ones(len(columns[y])) if weights is None else np.asarray(weights, np.float64)
+    if w.shape != columns[y].shape or not np.isfinite(w).all() or (w < 0).any() or (w.size and not w.any()):
+        raise ValueError(f"weights: expected {len(columns[y])} finite numbers, none negative and not all zero")
+    if where or weights is not None:
+        keep = w > 0
+        for name, value in (where or {}).items():
+            keep &= np.isin(np.asarray(_column(form, data, name)), value if isinstance(value, (list, tuple)) else [value])
+        rows = np.flatnonzero(keep)
+        columns, w = {name: values[rows] for name, values in columns.items()}, w[rows]
+    else:
+        rows = None
+    for name, values in columns.items():
+        above = form.positive or (log and name == y)
+        wrong = ~np.isfinite(values) | (values <= 0) if above else ~np.isfinite(values)
+        if wrong.any():
+            first = int(wrong.argmax())
+            row = first if rows is None else int(rows[first])
+            raise ValueError(
+                f"{name} = {values[first]} in row {row}: {form.name} takes finite numbers{' above zero' if above else ''}; drop the row"
+            )
+    return columns, w
+
+
 def _column(form, data, name):
     try:
-        values = np.asarray(data[name], np.float64)
+        return data[name]
     except KeyError:
         raise ValueError(f"{form.name} needs a column {name!r}; the data have {', '.join(map(str, data))}") from None
-    bad = np.flatnonzero(~np.isfinite(values) | (values <= 0))
-    if bad.size:
-        raise ValueError(f"{name} = {values[bad[0]]} in row {bad[0]}: {form.name} takes finite numbers above zero")
-    return values
 
 
-def _project(form, x, y, w):
+def _project(form, x, y, w, fixed):
     """Variable projection over the exponent, by a grid that zooms in."""
     offset, scale, exponent = form.params
     middle = np.exp(np.log(x).mean())  # x in units of its middle keeps the two columns of one size
-    z, low, high = np.log(x / middle), *form.bounds[exponent]
+    z, (low, high) = np.log(x / middle), form.bounds[exponent]
+    given = fixed.get(offset), fixed.get(scale)
+    if exponent in fixed:
+        grid = np.array([fixed[exponent]])
+        _, e, a, _ = _inner(grid, z, y, w, given, middle)
+        return _named(form, e[0], a[0], grid[0], middle, fixed)
     ends = np.log([low, high])
     for _ in range(ROUNDS):
         grid = np.exp(np.linspace(*ends, GRID))
-        loss, e, a = _inner(np.exp(-grid[:, None] * z), y, w)
-        best = int(loss.argmin())
+        best = int(_inner(grid, z, y, w, given, middle)[0].argmin())
         ends = np.log([grid[max(best - 1, 0)], grid[min(best + 1, GRID - 1)]])
     alpha = float(grid[best])
-    return {offset: float(e[best]), scale: float(a[best] * middle**alpha), exponent: alpha}
+    for _ in range(ROOTS):
+        grid = np.linspace(*np.exp(ends), GRID)
+        slope = _inner(grid, z, y, w, given, middle)[3]
+        turns = np.flatnonzero((slope[:-1] < 0) & (slope[1:] >= 0))
+        if not len(turns):  # the minimum is at a bound
+            break
+        i = int(turns[0])
+        alpha = float(grid[i] - slope[i] * (grid[i + 1] - grid[i]) / (slope[i + 1] - slope[i]))
+        ends = np.log(grid[i : i + 2])
+    alpha = min(max(alpha, low), high)
+    _, e, a, _ = _inner(np.array([alpha]), z, y, w, given, middle)
+    return _named(form, e[0], a[0], alpha, middle, fixed)
 
 
-def _inner(basis_GN, y, w):
-    """Best non-negative (offset, scale) for each exponent of the grid: objective, offset, scale [G]."""
-    s, sy = w.sum(), (w * y).sum()
-    sx, sxx, sxy = basis_GN @ w, basis_GN**2 @ w, basis_GN @ (w * y)
+def _named(form, e, a, alpha, middle, fixed):
+    return {**dict(zip(form.params, (float(e), float(a * middle**alpha), float(alpha)), strict=True)), **fixed}
+
+
+def _inner(exponents, z, y, w, given, middle):
+    """Best non-negative (offset, scale) for each exponent: objective, offset, scale, slope of the objective [G].
+
+    given: offset and scale where they are fixed, else None. The slope is the partial derivative, all there is at a minimum
+    over the other two, on a bound or inside.
+    """
+    basis_GN = np.exp(-exponents[:, None] * z)
+    e, a = given
+    s = w.sum()
+    if a is not None:
+        a = a * middle**-exponents
+        e = np.full_like(a, e) if e is not None else np.maximum((y - a[:, None] * basis_GN) @ w / s, 0.0)
+    elif e is not None:
+        a = np.maximum(basis_GN @ (w * (y - e)) / (basis_GN**2 @ w), 0.0)
+        e = np.full_like(a, e)
+    else:
+        e, a = _free(basis_GN, y, w, s)
+    residual = y - e[:, None] - a[:, None] * basis_GN
+    return residual**2 @ w, e, a, 2 * a * ((residual * basis_GN) @ (w * z))
+
+
+def _free(basis_GN, y, w, s):
+    mean_y, mean_G = w @ y / s, basis_GN @ w / s
+    centred = basis_GN - mean_G[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
-        a = (s * sxy - sx * sy) / (s * sxx - sx**2)
-    e = (sy - a * sx) / s
-    a, e = np.where(e < 0, sxy / sxx, a), np.maximum(e, 0.0)  # the floor of a loss is not below zero
+        a = centred @ (w * (y - mean_y)) / (centred**2 @ w)
+    e = mean_y - a * mean_G
+    low = e < 0  # the floor of a loss is not below zero
+    if low.any():
+        a = np.where(low, basis_GN @ (w * y) / (basis_GN**2 @ w), a)
     flat = ~(a > 0)  # rises with x, or singular: a constant is the best that is allowed
-    a, e = np.where(flat, 0.0, a), np.where(flat, sy / s, e)
-    return ((y - e[:, None] - a[:, None] * basis_GN) ** 2 * w).sum(1), e, a
+    return np.where(flat, max(mean_y, 0.0), np.maximum(e, 0.0)), np.where(flat, 0.0, a)
 
 
-def _search(form, columns, y, w):
-    """Bounded least squares by SciPy from starts on a grid within the bounds."""
-    from scipy.optimize import least_squares
+def _search(form, columns, y, w, fixed, log):
+    """Bounded least squares by SciPy from starts on a grid within the bounds; the form's linear parameters are solved at each start."""
+    from scipy.optimize import least_squares, lsq_linear
 
-    low, high = (np.array([form.bounds[name][i] for name in form.params], np.float64) for i in (0, 1))
-    root = np.sqrt(w)
-    residual = lambda v: root * (y - form.predict(dict(zip(form.params, v, strict=True)), columns))
-    starts = itertools.product(*[_starts(a, b, y) for a, b in zip(low, high, strict=True)])
+    free = [name for name in form.params if name not in fixed]
+    linear = [name for name in free if name in form.linear]
+    curved = [name for name in free if name not in linear]
+    bounds = lambda names: tuple(np.array([form.bounds[name][i] for name in names], np.float64) for i in (0, 1))
+    root, kept = np.sqrt(w), _log if log else np.asarray
+
+    def predict(names, values):
+        return form.predict({**fixed, **dict.fromkeys(linear, 0.0), **dict(zip(names, values, strict=True))}, columns)
+
+    residual = lambda values: root * (kept(y) - kept(predict(free, values)))
+    starts = []
+    for values in itertools.product(*[_starts(*form.bounds[name], y, STARTS.get(len(curved), 3)) for name in curved]):
+        if linear:
+            at_zero = predict(curved, values)
+            basis = np.stack([predict([*curved, name], [*values, 1.0]) - at_zero for name in linear], 1)
+            size = np.abs(basis).max(0)  # columns of one size: N ** -alpha of a billion is tiny
+            if not (np.isfinite(basis).all() and np.isfinite(at_zero).all() and size.all()):
+                continue
+            low, high = bounds(linear)
+            solved = lsq_linear(root[:, None] * basis / size, root * (y - at_zero), bounds=(low * size, high * size)).x / size
+        named = {**dict(zip(curved, values, strict=True)), **(dict(zip(linear, solved, strict=True)) if linear else {})}
+        start = np.clip([named[name] for name in free], *bounds(free))
+        if np.isfinite(there := residual(start)).all():
+            starts.append((float(there @ there), tuple(start)))
     best = None
-    for start in starts:
-        if not np.isfinite(residual(np.array(start))).all():
-            continue
-        found = least_squares(residual, start, bounds=(low, high), xtol=1e-12, ftol=1e-12, gtol=1e-12)
-        if found.success and (best is None or found.cost < best.cost):
+    for _, start in sorted(starts)[: POLISHED if linear else None]:
+        if not free:
+            return dict(fixed)
+        found = least_squares(residual, start, bounds=bounds(free), x_scale="jac", xtol=1e-12, ftol=1e-12, gtol=1e-12, max_nfev=400)
+        if np.isfinite(found.cost) and (best is None or found.cost < best.cost):
             best = found
     if best is None:
-        raise NotTestable(f"{form.name} converged from no start; give narrower bounds")
-    return {name: float(v) for name, v in zip(form.params, best.x, strict=True)}
+        raise NotTestable(f"{form.name} is finite at no start within its bounds; give narrower bounds")
+    values = {**dict(zip(free, map(float, best.x), strict=True)), **fixed}
+    return {name: values[name] for name in form.params}
 
 
-def _starts(low, high, y):
-    """Three starts for a parameter; a side without a bound takes its scale from the data."""
+def _log(values):
+    return np.log(np.maximum(values, np.finfo(np.float64).tiny))
+
+
+def _starts(low, high, y, count):
+    """Starts for a parameter, log-spaced where its bounds span decades; a side without a bound takes its scale from the data."""
     low = low if np.isfinite(low) else -2 * np.abs(y).max()
     high = high if np.isfinite(high) else max(2 * np.abs(y).max(), low + 1)
-    return low + (high - low) * np.array([0.1, 0.4, 0.8])
+    share = (np.arange(count) + 0.5) / count
+    return low * (high / low) ** share if low > 0 and high > 10 * low else low + (high - low) * share
 
 
-def _warnings(form, params):
+def _warnings(form, params, fixed, y):
     out = []
     for name in form.params:
-        low, high = form.bounds[name]
-        for end in (low, high):
+        for end in form.bounds[name] if name not in fixed else ():
             if np.isfinite(end) and abs(params[name] - end) <= 1e-6 * max(abs(end), 1e-6):
                 out.append(f"{name} is at its bound {end:g}")
+    if form.exponent and form.params[0] not in fixed and not out:
+        below, seen = y.min() - params[form.params[0]], y.max() - y.min()
+        if below > seen:
+            out.append(f"{form.params[0]} extrapolates: {below:.3g} below the lowest point, the points span {seen:.3g}")
     return tuple(out)

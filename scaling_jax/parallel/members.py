@@ -1,8 +1,9 @@
 """Members of a cohort: one program, many models.
 
 `how` says how: "loop" calls the lone program for each member in turn (bit-identical to a lone run, one
-compile whatever the number of members); "map" is lax.map over a stacked member axis (bit-identical too, one
-dispatch); "vmap" batches the members (fast on accelerators, not bit-identical to a lone run).
+compile whatever the number of members); "map" is lax.map over a stacked member axis (one dispatch; equal to a lone
+run up to rounding, since the loop's body is fused anew); "vmap" batches the members (fast on accelerators, equal up to
+rounding).
 """
 
 import operator

@@ -140,6 +140,14 @@ class State:
         return metrics[key]
 
 
+    def team_losses(self, unit):
+        """Losses of a score unit's teams in nats per token, in order; None while it is not finished."""
+        if unit.config.split != self.split:
+            raise SplitError(f"unit {unit.identity} is scored on {unit.config.split}: a {self.split} stage may only look at {self.split}")
+        metrics = self.results.get(unit.identity)
+        return None if metrics is None else metrics["losses"]
+
+
 def grid(axes, seeds, **labels):
     """A one-stage study's stage: every combination of dotted field -> values, each with `seeds` seeds."""
 

@@ -4,6 +4,7 @@ A lone run is a cohort of one. The loop owns the order of things (batch, step, l
 what a step is stands in step.py, what a member axis is in parallel/members.py.
 """
 
+import contextlib
 import functools
 import json
 import time
@@ -45,57 +46,63 @@ def train(runs, corpus, workdir, progress, name="run"):
     home.mkdir(parents=True, exist_ok=True)
     trajectory.write_json(home / "members.json", {"schema": SCHEMA, "members": ids, "how": how})
 
-    saved = checkpoint.Checkpoints(home / "checkpoints")
-    begin, state = _restore(saved, start, hypers, how)
-    writers = [trajectory.Writer(folder / "trajectory", begin) for folder in folders]
-    windows = {split: stream.evaluation(corpus, first.data, split) for split in first.train.evaluate}
-    batches = stream.Batches(corpus, first.data, [run.seed for run in runs], [run.data for run in runs])
-    per_step = sum(cost.of_run(run).flops for run in runs) / steps
-    work = sum(cost.expected_seconds(run) for run in runs) / steps
-    tokens = len(runs) * first.data.batch * first.data.sequence
-    epoch = first.data.batch / np.array([stream.unique_sequences(corpus, run.data) for run in runs])
-    clock, last = time.perf_counter(), begin
-    held = {}
+    with contextlib.ExitStack() as stack:
+        saved = checkpoint.Checkpoints(home / "checkpoints")
+        stack.callback(saved.close)
+        begin, state = _restore(saved, start, hypers, how)
+        writers = [trajectory.Writer(folder / "trajectory", begin) for folder in folders]
+        for writer in writers:
+            stack.callback(writer.close)
+        windows = {split: stream.evaluation(corpus, first.data, split) for split in first.train.evaluate}
+        batches = stream.Batches(corpus, first.data, [run.seed for run in runs], [run.data for run in runs])
+        per_step = sum(cost.of_run(run).flops for run in runs) / steps
+        work = sum(cost.expected_seconds(run) for run in runs) / steps
+        tokens = len(runs) * first.data.batch * first.data.sequence
+        epoch = first.data.batch / np.array([stream.unique_sequences(corpus, run.data) for run in runs])
+        clock, last = time.perf_counter(), begin
+        held = {}
 
-    for index, batch in stream.stream(batches, begin, steps):
-        state, metrics = train_step(state, batch if how != "loop" else list(batch), hypers)
-        done = index + 1
-        evaluated = done == steps or (first.train.evaluate_every and done % first.train.evaluate_every == 0)
-        if done % first.train.log_every == 0 or evaluated:
-            values = [jax.device_get(m) for m in members.split(metrics, how)]
-            held = [{"epoch": done * e, **{_named(k): v for k, v in value.items()}} for e, value in zip(epoch, values, strict=True)]
-            if evaluated:
-                losses = _evaluate(evaluate, state, windows, how)
-                held = [h | loss for h, loss in zip(held, losses, strict=True)]
-            for writer, line in zip(writers, held, strict=True):
-                writer.log(done, line)
-            seconds = time.perf_counter() - clock
-            for folder in folders:
-                with open(folder / "timings.jsonl", "a", encoding="utf-8") as file:
-                    file.write(json.dumps({"step": done, "seconds": seconds, "tokens_per_second": tokens * (done - last) / seconds}) + "\n")
-            progress.advance(
-                name,
-                work * (done - last),
-                per_step * (done - last),
-                tokens * (done - last),
-                seconds,
-                done,
-                steps,
-                float(np.mean([h["train/loss"] for h in held])),
-            )
-            clock, last = time.perf_counter(), done
-        if done % first.train.checkpoint_every == 0 and done < steps:
-            for writer in writers:  # sealed first: a segment ahead of the newest checkpoint is dropped on resume, one behind it must exist
-                writer.seal(done)
-            saved.save(done, _stacked(state, how))
+        for index, batch in stream.stream(batches, begin, steps):
+            state, metrics = train_step(state, batch if how != "loop" else list(batch), hypers)
+            done = index + 1
+            evaluated = done == steps or (first.train.evaluate_every and done % first.train.evaluate_every == 0)
+            if done % first.train.log_every == 0 or evaluated:
+                values = [jax.device_get(m) for m in members.split(metrics, how)]
+                held = [{"epoch": done * e, **{_named(k): v for k, v in value.items()}} for e, value in zip(epoch, values, strict=True)]
+                if evaluated:
+                    losses = _evaluate(evaluate, state, windows, how)
+                    held = [h | loss for h, loss in zip(held, losses, strict=True)]
+                for writer, line in zip(writers, held, strict=True):
+                    writer.log(done, line)
+                seconds = time.perf_counter() - clock
+                for folder in folders:
+                    with open(folder / "timings.jsonl", "a", encoding="utf-8") as file:
+                        file.write(
+                            json.dumps({"step": done, "seconds": seconds, "tokens_per_second": tokens * (done - last) / seconds}) + "\n"
+                        )
+                progress.advance(
+                    name,
+                    work * (done - last),
+                    per_step * (done - last),
+                    tokens * (done - last),
+                    seconds,
+                    done,
+                    steps,
+                    float(np.mean([h["train/loss"] for h in held])),
+                )
+                clock, last = time.perf_counter(), done
+            if done % first.train.checkpoint_every == 0 and done < steps:
+                for (
+                    writer
+                ) in writers:  # sealed first: a segment ahead of the newest checkpoint is dropped on resume, one behind it must exist
+                    writer.seal(done)
+                saved.save(done, _stacked(state, how))
 
-    results = [{k: float(v) for k, v in line.items()} for line in held]
-    for folder, writer, member, result in zip(folders, writers, members.split(state, how), results, strict=True):
-        checkpoint.save_params(folder / "params", member.params)
-        writer.seal(steps)
-        writer.close()
-        trajectory.write_json(folder / "result.json", {"schema": SCHEMA, "kind": "train", "metrics": result})
-    saved.close()
+        results = [{k: float(v) for k, v in line.items()} for line in held]
+        for folder, writer, member, result in zip(folders, writers, members.split(state, how), results, strict=True):
+            checkpoint.save_params(folder / "params", member.params)
+            writer.seal(steps)
+            trajectory.write_json(folder / "result.json", {"schema": SCHEMA, "kind": "train", "metrics": result})
     return dict(zip(ids, results, strict=True))
 
 

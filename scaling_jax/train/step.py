@@ -27,7 +27,7 @@ def train_step(run, state, batch, hyper):
         return objective(apply, params, batch, key)[0]
 
     gradient, metrics = _gradient(objective, apply, state.params, batch, key, run.train.accumulate)
-    norm = optax.global_norm(gradient)
+    norm = optax.tree.norm(gradient)
     if run.train.clip_norm is not None:
         gradient = jax.tree.map(lambda g: g * jnp.minimum(1.0, run.train.clip_norm / (norm + 1e-12)), gradient)
     rule = states.transformation(run, hyper, state.step)

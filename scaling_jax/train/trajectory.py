@@ -29,21 +29,23 @@ class Writer:
         self._open(start)
 
     def _open(self, step):
-        self.first, self.path = step, self.folder / f"{step:09d}.jsonl"
-        self.file = open(self.path, "w", encoding="utf-8")
+        self.first, self.path, self.file = step, self.folder / f"{step:09d}.jsonl", None
 
     def log(self, step, values):
         """Adds one line: steps done, then metric name -> number."""
+        if self.file is None:
+            self.file = open(self.path, "w", encoding="utf-8")
         self.file.write(json.dumps({"step": int(step), **{k: float(v) for k, v in values.items()}}) + "\n")
 
     def flush(self):
         """Makes what was logged visible to a reader."""
-        self.file.flush()
+        if self.file is not None:
+            self.file.flush()
 
     def seal(self, step):
         """Closes the open segment, which ends at `step`, and records its checksum."""
-        self.close()
-        if self.path.stat().st_size:
+        if self.file is not None:
+            self.close()
             digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
             self.sealed.append({"name": self.path.name, "first": self.first, "last": int(step), "sha256": digest})
             write_json(self.folder / "manifest.json", {"schema": SCHEMA, "segments": self.sealed})
@@ -51,7 +53,7 @@ class Writer:
 
     def close(self):
         """Closes the open segment without sealing it."""
-        if not self.file.closed:
+        if self.file is not None and not self.file.closed:
             self.file.flush()
             os.fsync(self.file.fileno())
             self.file.close()

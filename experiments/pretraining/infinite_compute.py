@@ -191,7 +191,12 @@ def joint(state):
     out, count, recipe = [], state["joint_members"], better_members(state)
     for size in state["sizes"]:
         team = members(state, size, recipe, count)
-        out += [*team, score(EnsembleConfig(state["average"], teams=tuple(all_teams(count))), team, size=size, average="as claimed", recipe="joint team")]
+        out += [
+            *team,
+            score(
+                EnsembleConfig(state["average"], teams=tuple(all_teams(count))), team, size=size, average="as claimed", recipe="joint team"
+            ),
+        ]
     return out
 
 
@@ -262,11 +267,35 @@ def limit_gap(data):
 def team_against_single(data):
     """Largest single model minus a team of the small size with at most as many parameters in all."""
     single = data.where(stage="sizes", recipe="regularized")
-    teams = data.where(stage="ensembles", best_team=1)
+    return single.where(params=single["params"].max()).mean() - data.where(stage="ensembles", best_team=1, members=matching(data)).mean()
+
+
+def matching(data):
+    """Members of the small size that together have at most the parameters of the largest single model."""
+    single, teams = data.where(stage="sizes", recipe="regularized"), data.where(stage="ensembles", best_team=1)
     if not len(teams) or not len(single):
         raise NotTestable("no team or no single model yet")
-    most = single["params"].max()
-    return single.where(params=most).mean() - teams.where(params=max(p for p in teams["params"] if p <= most)).mean()
+    count = int(single["params"].max() // teams["params"].min())
+    if count < 2:
+        raise NotTestable("the largest model is not twice the size of a team's members")
+    return count
+
+
+@dataclass(frozen=True)
+class LoneOrTeam:
+    """The null of `team_against_single`: a team of that many members might as well be one of them."""
+
+    def describe(self):
+        return "lone members and teams of equal total size"
+
+    def arrangements(self, data):
+        return self._permute(data).arrangements(data)
+
+    def __call__(self, data, rng):
+        return self._permute(data)(data, rng)
+
+    def _permute(self, data):
+        return permute("members", where={"stage": "ensembles", "best_team": 1, "members": (1, matching(data))})
 
 
 def heavy_alone(data):
@@ -380,7 +409,7 @@ CLAIMS = (
         team_against_single,
         threshold=0,
         side=">",
-        exchange=K_MATTERS,
+        exchange=LoneOrTeam(),
         ablation=NO_TEAM,
         unit="nats/token",
         explain="loss of the largest single model minus that of the team",
@@ -485,14 +514,56 @@ STUDY = Study(
                 "data.source": "markov",
                 "data.vocab": 32,
                 "data.synthetic.tokens": 20_000,
+                "data.synthetic.held_out": 2_000,
                 "data.sequence": 16,
                 "data.eval_sequences": 32,
                 "model.layers": 1,
             },
         ),
         "tiny": {},
-        "small": {},
-        "pod": {},
+        "small": dict(
+            tokens=1_048_576,
+            sizes={f"{w}": {"model.width": w, "model.heads": w // 64} for w in (128, 192, 256, 384, 512)},
+            rates=(1e-3, 3e-3),
+            ensemble_size="192",
+            budgets=(2_097_152,),
+            budget_sizes=("192", "256", "384"),
+            **{
+                "data.tokenizer": "bpe",
+                "data.vocab": 4096,
+                "data.sequence": 256,
+                "data.batch": 32,
+                "model.layers": 6,
+                "model.dtype": "bfloat16",
+            },
+        ),
+        "pod": dict(
+            tokens=209_715_200,
+            sizes={
+                "150M": paper_size(512, 1792, 8, 8, 6),
+                "300M": paper_size(768, 2688, 12, 12, 12),
+                "600M": paper_size(1024, 3584, 16, 8, 24),
+                "1.4B": paper_size(2048, 7168, 16, 8, 16),
+            },
+            published=True,
+            seeds=3,
+            ensemble_size="300M",
+            budgets=(419_430_400, 838_860_800, 1_677_721_600),
+            budget_sizes=("150M", "300M", "600M", "1.4B"),
+            **{
+                "data.source": "file",
+                "data.dtype": "uint32",
+                "data.vocab": 128_256,
+                "data.sequence": 4096,
+                "data.batch": 64,
+                "data.eval_sequences": 1024,
+                "model.dtype": "bfloat16",
+                "model.scan_layers": True,
+                "model.remat": True,
+                "schedule.warmup": 0.01,
+                "train.evaluate_every": 1000,
+            },
+        ),
     },
     rows=rows,
     claims=CLAIMS,

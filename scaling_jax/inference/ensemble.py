@@ -75,7 +75,7 @@ def _programs(run, average):
             if average == "logits":
                 return objectives.token_losses(jnp.einsum("m,mntv->ntv", weights_M, log_p_MNTV), targets_NT).mean()
             log_p_NT_M = jnp.take_along_axis(log_p_MNTV, targets_NT[None, ..., None], axis=-1)[..., 0]
-            return -jnp.log(jnp.einsum("m,mnt->nt", weights_M, jnp.exp(log_p_NT_M))).mean()
+            return -jax.nn.logsumexp(log_p_NT_M, axis=0, b=weights_M[:, None, None]).mean()  # exp alone underflows beyond 100 nats
 
         return jax.lax.map(team, weights_SM)
 

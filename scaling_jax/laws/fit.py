@@ -15,6 +15,7 @@ SCHEMA = 1
 GRID = 48  # exponents tried per round, log-spaced
 ROUNDS = 3  # each looks for the least objective between the neighbours of the best exponent ...
 ROOTS = 2  # ... and each of these for the zero of its slope, which is known to all digits, the minimum only to half
+NOTHING = 1e-6  # an offset below this share of the largest y is zero
 STARTS = {1: 12, 2: 7}  # values of each parameter a general search starts from, by the number of such parameters; else 3
 POLISHED = 12  # starts that a general search follows to their minimum, best first, where linear parameters are solved for
 SAMPLES = 1000  # most draws of the parameters that fit.json keeps
@@ -39,9 +40,9 @@ class Fit:
     n: int
     distinct: int
     r2: float
-    aic: float
     x_range: tuple
     warnings: tuple = ()
+    aic: float = float("nan")
     loss_kind: str = "least squares"
 
     def __getitem__(self, name):
@@ -72,7 +73,7 @@ def fit(form, data, where=None, fixed=None, weights=None, y="loss", log=False):
     distinct = len(set(zip(*(values.tolist() for values in columns.values()), strict=True)))
     if distinct <= free:
         raise NotTestable(
-            f"no degree of freedom: {form.name} has {free} parameters to fit and there are {distinct} distinct {', '.join(form.inputs)}; needs {free + 1}"
+            f"no degree of freedom: {form.name} has {free} {'free ' if fixed else ''}parameters and there are {distinct} distinct {', '.join(form.inputs)}; needs {free + 1}"
         )
     if form.exponent and not log:
         params = _project(form, columns[form.inputs[0]], target, w, fixed)
@@ -227,6 +228,8 @@ def _project(form, x, y, w, fixed):
         ends = np.log(grid[i : i + 2])
     alpha = min(max(alpha, low), high)
     _, e, a, _ = _inner(np.array([alpha]), z, y, w, given, middle)
+    if offset not in fixed and 0 < e[0] < NOTHING * np.abs(y).max():  # the slope has a kink where the offset reaches zero
+        return _project(form, x, y, w, {**fixed, offset: 0.0})
     return _named(form, e[0], a[0], alpha, middle, fixed)
 
 
@@ -243,6 +246,7 @@ def _inner(exponents, z, y, w, given, middle):
     basis_GN = np.exp(-exponents[:, None] * z)
     e, a = given
     s = w.sum()
+    moves = z if a is None else z + np.log(middle)  # a fixed scale is one of x, not of x / middle
     if a is not None:
         a = a * middle**-exponents
         e = np.full_like(a, e) if e is not None else np.maximum((y - a[:, None] * basis_GN) @ w / s, 0.0)
@@ -252,7 +256,7 @@ def _inner(exponents, z, y, w, given, middle):
     else:
         e, a = _free(basis_GN, y, w, s)
     residual = y - e[:, None] - a[:, None] * basis_GN
-    return residual**2 @ w, e, a, 2 * a * ((residual * basis_GN) @ (w * z))
+    return residual**2 @ w, e, a, 2 * a * ((residual * basis_GN) @ (w * moves))
 
 
 def _free(basis_GN, y, w, s):
@@ -304,7 +308,7 @@ def _search(form, columns, y, w, fixed, log):
         if np.isfinite(found.cost) and (best is None or found.cost < best.cost):
             best = found
     if best is None:
-        raise NotTestable(f"{form.name} is finite at no start within its bounds; give narrower bounds")
+        raise NotTestable(f"{form.name} converged from no start; give narrower bounds")
     values = {**dict(zip(free, map(float, best.x), strict=True)), **fixed}
     return {name: values[name] for name in form.params}
 

@@ -139,7 +139,6 @@ class State:
             raise SplitError(f"unit {unit.identity} has no {key}: a {self.split} stage may only look at runs evaluated on {self.split}")
         return metrics[key]
 
-
     def team_losses(self, unit):
         """Losses of a score unit's teams in nats per token, in order; None while it is not finished."""
         if unit.config.split != self.split:
@@ -230,7 +229,7 @@ def standard_rows(unit, metrics, runs):
     for team, loss in zip(unit.config.teams, metrics["losses"], strict=True):
         ids = tuple(unit.parents[i] for i in team)
         columns = run_columns(runs[ids[0]].config)
-        columns |= {name: len(team) * columns[name] for name in ("params", "params_body", "params_embedding", "params_active")}
+        columns = columns | {name: len(team) * columns[name] for name in ("params", "params_body", "params_embedding", "params_active")}
         out.append(
             {**columns, **unit.label, "seed": -1, "members": len(team), "team": team, "loss": loss, "train_loss": float("nan"), "runs": ids}
         )

@@ -55,7 +55,9 @@ def nearest(values, wanted):
     """The grid value closest to `wanted` on a log scale; the middle one when nothing is wanted."""
     if wanted is None:
         return values[len(values) // 2]
-    return min(values, key=lambda v: abs(math.log(v / wanted)) if v > 0 and wanted > 0 else abs(v - wanted))
+    if wanted > 0:
+        return min(values, key=lambda v: abs(math.log(v / wanted)) if v > 0 else math.inf)
+    return min(values, key=lambda v: abs(v - wanted))
 
 
 def neighbours(axes, point):
@@ -68,7 +70,11 @@ def neighbours(axes, point):
 
 
 def seed_noise(groups):
-    """Pooled standard deviation over seeds: sqrt(sum (x - mean)^2 / sum (n - 1)) over groups of losses; 0 when every group has one."""
+    """Pooled standard deviation over seeds: sqrt(sum (x - mean)^2 / sum (n - 1)) over groups of losses; 0 when every group has one.
+
+    A group with a run that diverged says nothing about seeds and is left out.
+    """
+    groups = [g for g in groups if math.isfinite(mean(g))]
     squares = sum(sum((x - mean(g)) ** 2 for x in g) for g in groups)
     freedom = sum(len(g) - 1 for g in groups)
     return math.sqrt(squares / freedom) if freedom else 0.0

@@ -16,7 +16,15 @@ from scaling_jax.train.progress import Progress, sparkline
 
 TINY = {
     "model": {"name": "transformer", "width": 8, "layers": 1, "heads": 2},
-    "data": {"source": "markov", "vocab": 16, "sequence": 8, "batch": 4, "unique_tokens": 256, "eval_sequences": 16, "synthetic": {"tokens": 4000, "held_out": 1000}},
+    "data": {
+        "source": "markov",
+        "vocab": 16,
+        "sequence": 8,
+        "batch": 4,
+        "unique_tokens": 256,
+        "eval_sequences": 16,
+        "synthetic": {"tokens": 4000, "held_out": 1000},
+    },
     "optimizer": {"name": "adamw", "learning_rate": 0.02, "weight_decay": 0.1},
     "schedule": {"name": "cosine", "warmup": 0.1},
     "train": {"steps": 24, "log_every": 4, "checkpoint_every": 8, "evaluate": ("tune", "test")},
@@ -48,7 +56,11 @@ def bound(**leaves):
 
 def files(folder):
     """Every promised file of a workdir: name -> bytes; timings and live state promise nothing."""
-    kept = [p for p in sorted(folder.rglob("*")) if p.is_file() and "timings" not in p.name and "params" not in p.parts and "checkpoints" not in p.parts]
+    kept = [
+        p
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and "timings" not in p.name and "params" not in p.parts and "checkpoints" not in p.parts
+    ]
     return {str(p.relative_to(folder)): p.read_bytes() for p in kept}
 
 
@@ -127,12 +139,16 @@ def test_one_step_is_the_textbook_step():
     assert float(metrics["loss"]) == pytest.approx(float(value), rel=1e-6)
     assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(gradient)), rel=1e-5)
     rate = float(metrics["learning_rate"])
-    stock = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(rate, b1=run.optimizer.b1, b2=run.optimizer.b2, eps=run.optimizer.epsilon))
+    stock = optax.chain(
+        optax.clip_by_global_norm(0.5), optax.adam(rate, b1=run.optimizer.b1, b2=run.optimizer.b2, eps=run.optimizer.epsilon)
+    )
     updates, _ = stock.update(gradient, stock.init(before.params), before.params)
     for name, (old, new, update) in {
         "norm": [t["final_norm"]["scale"] if "final_norm" in t else jax.tree.leaves(t)[0] for t in (before.params, after.params, updates)],
     }.items():
-        decays = np.allclose(new, old + update, rtol=1e-4, atol=1e-6) or np.allclose(new, old * (1 - rate * 0.1) + update, rtol=1e-4, atol=1e-6)
+        decays = np.allclose(new, old + update, rtol=1e-4, atol=1e-6) or np.allclose(
+            new, old * (1 - rate * 0.1) + update, rtol=1e-4, atol=1e-6
+        )
         assert decays, name
 
 

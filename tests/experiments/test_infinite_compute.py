@@ -1,0 +1,97 @@
+"""Pre-training under infinite compute: the paper's sizes and points, its published limits, and the statistics of its claims."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scaling_jax import config as cfg
+from scaling_jax.laws import fit, forms
+from scaling_jax.laws.fit import NotTestable
+from scaling_jax.studies import runner, worlds
+from scaling_jax.studies.claims import Data
+from tests.studies.test_contract import parameters, planned
+
+PATH = Path(__file__).resolve().parents[2] / "experiments" / "pretraining" / "infinite_compute.py"
+PAPER = {"150M": 150e6, "300M": 300e6, "600M": 600e6, "1.4B": 1.4e9}
+
+
+@pytest.fixture(scope="module")
+def module():
+    return cfg.import_file(PATH)
+
+
+def test_pod_has_the_papers_sizes_and_points():
+    runs = {
+        unit.label["size"]: unit.config for unit in planned(PATH, "pod") if unit.kind == "train" and unit.label["recipe"] == "regularized"
+    }
+    assert set(runs) == set(PAPER)
+    for size, run in runs.items():
+        assert float(f"{parameters(run):.2g}") == PAPER[size], "to the two digits the paper prints"
+        assert run.data.batch * run.data.sequence == 262_144
+    largest = runs["1.4B"]
+    assert (largest.optimizer.weight_decay, largest.optimizer.learning_rate, largest.train.steps) == (3.2, 1e-3, 8 * 800)
+
+
+def test_the_published_limits_refit():
+    path = PATH.parents[1] / "published" / "infinite_compute_asymptotes.csv"
+    with open(path, encoding="utf-8") as file:
+        frame = pd.DataFrame(csv.DictReader(line for line in file if not line.startswith("#"))).astype(float)
+    found = {tokens: fit.fit(forms.power, part)["E"] for tokens, part in frame.groupby("tokens")}
+    assert [round(found[t], 3) for t in sorted(found)] == [3.169, 2.980, 2.789, 2.657]
+
+
+def test_swapping_slots_swaps_whole_members(module):
+    """In all teams at once: a swapped statistic is that of renamed members, and swapping everything turns its sign."""
+    rows = []
+    rng = np.random.default_rng(0)
+    for team in module.cyclic(8):
+        for mix in range(16):
+            heavy = sum(1 << slot for i, slot in enumerate(team) if mix >> i & 1)
+            rows.append(
+                dict(
+                    stage="ensembles",
+                    average="as claimed",
+                    members=4,
+                    slots=sum(1 << i for i in team),
+                    heavy=heavy,
+                    loss=rng.normal(),
+                    runs=("r",),
+                )
+            )
+    data = Data(pd.DataFrame(rows), {"r": "c"})
+    everything = data.replace("heavy", data["heavy"] ^ data["slots"])
+    assert module.heavy_together(everything) == pytest.approx(-module.heavy_together(data))
+    assert module.SwapMembers().arrangements(data) == 256
+    assert all(sum(slot in team for team in module.cyclic(8)) == 4 for slot in range(8))
+
+
+def test_a_smaller_size_is_chosen_on_tune_not_on_test(module):
+    rows = [
+        dict(stage="sizes", recipe="standard", params=p, tune_loss=t, loss=l, runs=(f"{p}{i}",))
+        for p, t, l in ((1, 2.0, 9.0), (2, 3.0, 1.0), (3, 5.0, 4.0))
+        for i in range(2)
+    ]
+    data = Data(pd.DataFrame(rows), {row["runs"][0]: str(row["params"]) for row in rows})
+    assert module.bigger_is_worse(data) == 4.0 - 9.0, "size 1 is best on tune, although size 2 is best on test"
+    with pytest.raises(NotTestable, match="two"):
+        module.bigger_is_worse(data.where(params=3))
+
+
+def test_a_null_world_is_not_believed():
+    """A short form of benchmarks/error_rates.py, tuning included: of 12 worlds with nothing in them, `holds` in at most two of 96 verdicts."""
+    study, _ = runner.load("infinite_compute")
+    world = worlds.World(lambda run: 2.2)
+    verdicts = [v.verdict for seed in range(12) for v in worlds.live(study, "tiny", world, seed, until="ensembles", permutations=200)]
+    assert len(verdicts) == 96
+    assert verdicts.count("holds") <= 2
+
+
+def test_a_planted_effect_is_found():
+    """Teams that gain 0.3 nats where seeds differ by 0.01."""
+    study, _ = runner.load("infinite_compute")
+    world = worlds.World(lambda run: 2.2, lambda losses, runs: losses.mean() - 0.3 * (1 - 1 / len(losses)), noise=0.01)
+    verdict = {v.claim: v.verdict for v in worlds.live(study, "tiny", world, 0, until="ensembles")}
+    assert verdict["a team of small models beats one large model of as many parameters"] == "holds"

@@ -1,0 +1,138 @@
+"""The contract every study keeps, whoever writes it: found by itself, one test per promise and study."""
+
+import functools
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from scaling_jax import config as cfg
+from scaling_jax.data.corpus import Corpus
+from scaling_jax.records import ConfigError
+from scaling_jax.studies import runner
+from scaling_jax.studies import study as studies
+from scaling_jax.train import state, step
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = [p for p in sorted((ROOT / "experiments").rglob("*.py")) if "STUDY = " in p.read_text()]
+SCALES = ("smoke", "tiny", "small", "pod")
+SMOKE_CPU_SECONDS = 5.0  # of the study itself, its imports and its compiling
+HEAVY_IMPORTS = 7.0  # allowance on top for a cold compile cache and a busy machine
+
+each_study = pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+
+
+def stand_in(data):
+    """A corpus as large as any study wants, in no memory: what `pod` is planned on where its tokens are not at hand."""
+    zeros = np.broadcast_to(np.zeros((), np.int32), (2**31,))
+    return Corpus(
+        "stand-in", data.vocab, dict.fromkeys(("train", "tune", "test"), zeros), dict.fromkeys(("train", "tune", "test")), "0" * 16
+    )
+
+
+@functools.cache
+def planned(path, scale):
+    """Every unit `scale` asks for, if nothing beats its start."""
+    study, _ = runner.load(str(path))
+    data = {"data.source": "tests.studies.test_contract:stand_in"} if scale == "pod" else {}
+    at = study.at(scale, overrides=data)
+    return [unit for group in studies.forecast(study, at).values() for unit in group]
+
+
+def test_there_is_a_study():
+    assert FILES
+
+
+@each_study
+def test_importing_touches_no_device(path):
+    code = f"from scaling_jax import config; config.import_file({str(path)!r})\nfrom jax._src import xla_bridge\nassert not xla_bridge._backends, xla_bridge._backends"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+@each_study
+def test_it_names_its_paper_and_its_question(path):
+    study, _ = runner.load(str(path))
+    assert re.fullmatch(r"\d{4}\.\d{4,5}", study.paper)
+    assert study.title and study.question.endswith("?")
+    assert set(SCALES) <= set(study.scales)
+
+
+@each_study
+def test_it_makes_three_claims_or_more_that_can_lose(path):
+    study, _ = runner.load(str(path))
+    assert len(study.claims) >= 3
+    assert len({c.text for c in study.claims}) == len(study.claims)
+    for claim in study.claims:
+        assert hasattr(claim.exchange, "arrangements"), f"{claim.text}: its exchange cannot count its relabelings"
+        plain, ablated = study.at("smoke"), study.at("smoke", claim.ablation)
+        assert (plain.base, plain.settings) != (ablated.base, ablated.settings), f"{claim.text}: its ablation changes nothing"
+
+
+@each_study
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_program_lowers(path, scale):
+    programs = {state.static(unit.config): unit.config for unit in planned(path, scale) if unit.kind == "train"}
+    assert programs
+    for static, run in programs.items():
+        hyper = state.hyper(run)
+        before = jax.eval_shape(lambda h, static=static: state.start(static, h), hyper)
+        batch = jax.ShapeDtypeStruct((run.data.batch, run.data.sequence + 1), np.int32)
+        lowered = jax.jit(functools.partial(step.train_step, static)).lower(before, batch, hyper)
+        assert lowered.cost_analysis() is not None
+
+
+@each_study
+def test_tuning_and_claims_share_no_run(path):
+    study, _ = runner.load(str(path))
+    done = studies.forecast(study, study.at("tiny"))
+    tuning = {s.name for s in study.stages if s.split == "tune"}
+    seeds = {
+        side: {u.config.seed for name, group in done.items() if (name in tuning) == side for u in group if u.kind == "train"}
+        for side in (True, False)
+    }
+    splits = {
+        side: {u.config.train.evaluate for name, group in done.items() if (name in tuning) == side for u in group if u.kind == "train"}
+        for side in (True, False)
+    }
+    assert not seeds[True] & seeds[False]
+    assert splits[True] <= {("tune",)} and splits[False] == {("test",)}
+
+
+@each_study
+def test_pod_without_its_data_says_so(path):
+    study, _ = runner.load(str(path))
+    if study.at("pod").base.data.source == "file":
+        with pytest.raises(ConfigError, match=r"config\.data\.path"):
+            studies.forecast(study, study.at("pod"))
+
+
+@pytest.mark.full
+@each_study
+def test_smoke_takes_seconds_and_judges_every_claim(path, tmp_path):
+    before = os.times()
+    done = subprocess.run(
+        [sys.executable, "-m", "scaling_jax.cli", "study", str(path), "--scale=smoke", f"--workdir={tmp_path}"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    after = os.times()
+    assert done.returncode == 0, done.stderr
+    assert "not testable" in done.stdout and (tmp_path / "report.html").is_file()
+    assert after.children_user + after.children_system - before.children_user - before.children_system < SMOKE_CPU_SECONDS + HEAVY_IMPORTS
+
+
+@each_study
+def test_published_figures_name_their_source(path):
+    for table in (ROOT / "experiments" / "published").glob(f"{path.stem}*.csv"):
+        assert table.read_text().startswith("# source:"), table
+
+
+def parameters(run):
+    return cfg.component(run.model.name, cfg.MODELS).parameters(run.model).total

@@ -1,13 +1,22 @@
 """Charts on paper: SVG by matplotlib, the same bytes for the same chart."""
 
+import functools
+import io
 import math
 import textwrap
+from pathlib import Path
 
 from scaling_jax.studies.charts import GRID, INK, MUTED, PALETTE, PAPER, bars, level_text, mark_text, there, tick, x_ticks
 
 
 def svg(chart, path):
     """Draws the chart as SVG at `path`; the same chart gives the same bytes."""
+    Path(path).write_bytes(drawn(chart))
+
+
+@functools.lru_cache(maxsize=32)
+def drawn(chart):
+    """The chart's SVG as bytes; kept, since a report shows what lies in figures/."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas
@@ -43,7 +52,9 @@ def svg(chart, path):
         if len(names) > 1:
             columns = max(1, min(4, (len(names) + 1) // 2 if len(names) > 3 else len(names), 84 // (max(map(len, names)) + 6)))
             figure.legend([handles[name] for name in names], names, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
-        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+        out = io.BytesIO()
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    return out.getvalue()
 
 
 def _draw(axes, chart):

@@ -7,13 +7,12 @@ then cost and provenance. No number stands without its interval or its count.
 import base64
 import gzip
 import json
-import tempfile
 from html import escape
 from pathlib import Path
 
 from scaling_jax.studies.charts import between, number, there
 from scaling_jax.studies.charts_plotly import plotly_figure, recolor
-from scaling_jax.studies.charts_svg import svg
+from scaling_jax.studies.charts_svg import drawn
 from scaling_jax.studies.report_page import CSS, JS, PAGE, plot, points, table
 from scaling_jax.studies.report_verdicts import section, summary, verdict_table
 
@@ -167,9 +166,7 @@ def _json(value):
 
 
 def _picture(chart):
-    with tempfile.TemporaryDirectory() as folder:
-        svg(chart, Path(folder) / "chart.svg")
-        return "data:image/svg+xml;base64," + base64.b64encode((Path(folder) / "chart.svg").read_bytes()).decode()
+    return "data:image/svg+xml;base64," + base64.b64encode(drawn(chart)).decode()
 
 
 def _plotly():

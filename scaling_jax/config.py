@@ -7,6 +7,7 @@ its corpus (vocabulary, number of steps) and checks what only the data can tell.
 import dataclasses
 import importlib
 import importlib.util
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +21,14 @@ SCHEMA = 1  # raised when the same config would no longer give the same numbers
 MODELS = {"transformer": "scaling_jax.models.transformer"}
 OPTIMIZERS = {"adamw": "scaling_jax.optim.adamw"}
 OBJECTIVES = {"cross_entropy": "scaling_jax.train.objectives:cross_entropy"}
+SEEDS = {"at_least": 0, "at_most": 2**32 - 1}  # a program takes it as uint32
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Length and mechanics of a training run."""
 
-    steps: int | None = field(None, at_least=1, doc="optimizer steps; or give epochs")
+    steps: int | None = field(None, at_least=1, at_most=2**31 - 1, doc="optimizer steps; or give epochs")
     epochs: float | None = field(None, above=0.0, doc="passes over the unique data; or give steps")
     clip_norm: float | None = field(1.0, above=0.0, doc="largest global gradient norm; None: no clipping")
     accumulate: int = field(1, at_least=1, doc="micro-batches per step")
@@ -52,7 +54,7 @@ class RunConfig:
     optimizer: object
     schedule: ScheduleConfig
     train: TrainConfig
-    seed: int = field(0, at_least=0)
+    seed: int = field(0, **SEEDS)
 
     def replace(self, **leaves):
         """A copy with dotted leaves replaced, checked again: replace(**{"model.width": 96, "seed": 1})."""
@@ -61,6 +63,8 @@ class RunConfig:
 
 def component(name, table):
     """The module or function a config names: from the literal table of ours, or "package.module[:name]" of the user's."""
+    if not isinstance(name, str):
+        raise ConfigError(f"{name!r}: expected text, one of {', '.join(map(repr, table))}, or 'package.module:name' of your own")
     target = table.get(name, name)
     if target == name and "." not in name and ":" not in name:
         raise ConfigError(
@@ -70,7 +74,7 @@ def component(name, table):
     try:
         module = importlib.import_module(module)
         return getattr(module, attribute) if attribute else module
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two: '.name' and ':name'
         raise ConfigError(f"{name!r}: cannot be imported ({error})") from error
 
 
@@ -92,7 +96,7 @@ def resolve(config, overrides=None):
         _override(tree, hints, dotted, value)
         hints = _groups(tree)  # model.name or optimizer.name may just have changed
     groups = {name: records.build(cls, tree[name], f"config.{name}") if name in tree else cls() for name, cls in hints.items()}
-    seed = records.check(int, tree.get("seed", 0), "config.seed", {"at_least": 0})
+    seed = records.check(int, tree.get("seed", 0), "config.seed", SEEDS)
     run = RunConfig(**groups, seed=seed)
     return _consistent(run)
 
@@ -141,16 +145,31 @@ def find(folder, name):
     known = {}
     for root in (package, package.parent):  # later wins: the checkout
         if root == package or (root / "setup.cfg").is_file():
-            known |= {p.stem: p for p in sorted((root / folder).rglob("*.py")) if not p.stem.startswith("_")}
+            files = [p for p in sorted((root / folder).rglob("*.py")) if not p.stem.startswith("_")]
+            folders = {p.parent for p in files if p.name == "study.py"}  # a study may be a folder: study.py and its private modules
+            known |= {
+                p.parent.name if p.name == "study.py" else p.stem: p for p in files if p.name == "study.py" or p.parent not in folders
+            }
     if name not in known:
         raise ConfigError(f"{name}: not a file, and not one of {folder}: {', '.join(sorted(known))}{records.suggest(name, known)}")
     return known[name]
 
 
 def import_file(path):
-    """Imports a Python file by its path."""
-    spec = importlib.util.spec_from_file_location(f"scaling_jax_file_{Path(path).stem}", path)
+    """Imports a Python file by its path; one called study.py as part of its folder, so that it finds its private modules."""
+    path = Path(path)
+    if path.name == "study.py":
+        package = f"scaling_jax_folder_{path.parent.name}"
+        _import(package, path.with_name("__init__.py"), [str(path.parent)])
+        return _import(f"{package}.study", path)
+    return _import(f"scaling_jax_file_{path.stem}", path)
+
+
+def _import(name, path, search=None):
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=search)
     module = importlib.util.module_from_spec(spec)
+    if search is not None or "." in name:
+        sys.modules[name] = module  # relative imports look their package up
     spec.loader.exec_module(module)
     return module
 
@@ -184,7 +203,10 @@ def hyper_names(group):
 
 def _tree(config):
     if isinstance(config, RunConfig):
-        return records.to_dict(config)
+        tree = records.to_dict(config)
+        if config.train.epochs is not None:
+            tree["train"]["steps"] = None  # a bound run has both; its steps follow from its epochs
+        return tree
     if hasattr(config, "to_dict"):
         config = config.to_dict()
     if not isinstance(config, Mapping):
@@ -199,9 +221,11 @@ def _groups(tree):
         mapping = tree.get(group, {})
         name = mapping.get("name", default) if isinstance(mapping, Mapping) else default
         try:
-            chosen[group] = component(name, table).Config
+            chosen[group] = getattr(component(name, table), "Config", None)
         except ConfigError as error:
             raise ConfigError(f"config.{group}.name = {error}") from None
+        if not (isinstance(chosen[group], type) and dataclasses.is_dataclass(chosen[group])):
+            raise ConfigError(f"config.{group}.name = {name!r}: has no dataclass Config; a {group} file defines one, as {table[default]} does")
     return {
         "model": chosen["model"],
         "data": DataConfig,
@@ -214,7 +238,7 @@ def _groups(tree):
 def _override(tree, hints, dotted, value):
     group, _, leaf = dotted.partition(".")
     if dotted == "seed":
-        tree["seed"] = records.check(int, records._literal(int, value) if isinstance(value, str) else value, "config.seed", {"at_least": 0})
+        tree["seed"] = records.check(int, records._literal(int, value) if isinstance(value, str) else value, "config.seed", SEEDS)
         return
     if group not in hints:
         known = [*hints, "seed"]
@@ -226,10 +250,14 @@ def _override(tree, hints, dotted, value):
     if isinstance(value, str):
         value = records.parse(hints[group], leaf, value, f"config.{group}")
     *path, last = leaf.split(".")
-    node = tree.setdefault(group, {})
-    for step in path:
-        node[step] = dict(node.get(step) or {})
-        node = node[step]
+    node, where = tree.setdefault(group, {}), f"config.{group}"
+    for step in [*path, None]:
+        if not isinstance(node, Mapping):
+            raise ConfigError(f"config.{dotted} = {value!r}: {where} = {node!r} is a single value, it has no fields")
+        if step is not None:
+            inner = node.get(step)
+            node[step] = dict(inner) if isinstance(inner, Mapping) else {} if inner is None else inner
+            node, where = node[step], f"{where}.{step}"
     node[last] = value
     if group == "train" and last in ("steps", "epochs") and value is not None:
         tree["train"]["epochs" if last == "steps" else "steps"] = None  # one replaces the other
@@ -241,4 +269,11 @@ def _consistent(run):
         raise ConfigError(f"config.train.steps = {train.steps}, config.train.epochs = {train.epochs}: give exactly one of them")
     if data.batch % train.accumulate:
         raise ConfigError(f"config.train.accumulate = {train.accumulate}: must divide config.data.batch = {data.batch}")
+    if train.objective not in OBJECTIVES:
+        try:
+            found = component(train.objective, OBJECTIVES)
+        except ConfigError as error:
+            raise ConfigError(f"config.train.objective = {error}") from None
+        if not callable(found):
+            raise ConfigError(f"config.train.objective = {train.objective!r}: not a function; name it as 'package.module:function'")
     return run

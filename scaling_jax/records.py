@@ -21,18 +21,18 @@ class ConfigError(ValueError):
     """A user's mistake in a configuration: names the field, the value and the remedy."""
 
 
-def field(default=_MISSING, *, doc="", above=None, at_least=None, at_most=None, choices=None, off=_MISSING, recorded=False):
+def field(default=_MISSING, *, doc="", above=None, at_least=None, at_most=None, below=None, choices=None, off=_MISSING, recorded=False):
     """Declares one field of a record.
 
     Args:
       default: value when the key is absent; a nested record class stands for its defaults.
       doc: one line for people.
-      above, at_least, at_most: bounds on a number, or on every entry of a tuple.
+      above, at_least, at_most, below: bounds on a number, or on every entry of a tuple.
       choices: allowed values.
       off: value at which the field is left out of the identity (for fields added later).
       recorded: kept with the run, never part of its identity (does not change the result).
     """
-    meta = dict(doc=doc, above=above, at_least=at_least, at_most=at_most, choices=choices, off=off, recorded=recorded)
+    meta = dict(doc=doc, above=above, at_least=at_least, at_most=at_most, below=below, choices=choices, off=off, recorded=recorded)
     if isinstance(default, type) and dataclasses.is_dataclass(default):
         return dataclasses.field(default_factory=default, metadata=meta)
     return dataclasses.field(default=default, metadata=meta)
@@ -155,6 +155,7 @@ def _bounds(value, where, meta, shown):
         ("above", "greater than", lambda b: value > b),
         ("at_least", "at least", lambda b: value >= b),
         ("at_most", "at most", lambda b: value <= b),
+        ("below", "less than", lambda b: value < b),
     ):
         bound = meta.get(name)
         if bound is not None and not ok(bound):
@@ -171,7 +172,7 @@ def _literal(hint, text):
         return text
     if typing.get_origin(hint) is tuple:
         parts = [p for p in text.strip().strip("()[]").split(",") if p.strip()]
-        return tuple(_literal(args[0], p.strip()) for p in parts)
+        return tuple(_literal(args[0], p.strip().strip("'\"")) for p in parts)
     if hint is bool:
         return {"true": True, "false": False, "True": True, "False": False}.get(text, text)
     try:

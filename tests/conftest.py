@@ -9,7 +9,18 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 
 # CPU-clock seconds a room of the fast suite may take on two idle cores; printed, and no test fails for them.
-BUDGETS = {"data": 30, "experiments": 40, "inference": 20, "laws": 30, "models": 40, "optim": 20, "parallel": 20, "studies": 150, "train": 60, "tests": 40}
+BUDGETS = {
+    "data": 30,
+    "experiments": 40,
+    "inference": 20,
+    "laws": 30,
+    "models": 40,
+    "optim": 20,
+    "parallel": 20,
+    "studies": 150,
+    "train": 60,
+    "tests": 40,
+}
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -63,7 +63,8 @@ def fit(form, data, where=None, fixed=None, weights=None, y="loss", log=False):
       weights: array [n], one per row of data; None weighs all alike, rows of weight 0 do not count.
       log: residuals of ln y instead of y.
     Raises:
-      NotTestable: no degree of freedom (as many distinct inputs as free parameters, or fewer). ValueError: values that no law has.
+      NotTestable: no degree of freedom (as many distinct inputs as free parameters, or fewer), or a y that is not finite, as
+        of a run that diverged. ValueError: other values that no law has.
     Source: variable projection, Golub and Pereyra 1973.
     """
     fixed = _fixed(form, fixed)
@@ -188,7 +189,8 @@ def _columns(form, data, where, weights, y, log):
         if wrong.any():
             first = int(wrong.argmax())
             row = first if rows is None else int(rows[first])
-            raise ValueError(
+            kind = NotTestable if name == y and not np.isfinite(values[first]) else ValueError  # a run that diverged is no mistake
+            raise kind(
                 f"{name} = {values[first]} in row {row}: {form.name} takes finite numbers{' above zero' if above else ''}; drop the row"
             )
     return columns, w

@@ -38,7 +38,8 @@ def draw(key, path, declared, layers=None):
     shape = declared.value.shape if layers is None else (layers, *declared.value.shape)
     if not declared.deviation:
         return jnp.full(shape, declared.mean, jnp.float32)
-    u = ((bits(key, path, shape, layers is not None) >> 8).astype(jnp.float32) + 0.5) * 2.0**-23 - 1.0
+    odd = 2 * (bits(key, path, shape, layers is not None) >> 8).astype(jnp.int32) + (1 - 2**24)
+    u = odd.astype(jnp.float32) * 2.0**-24  # exact: adding a half to a float32 rounds, up to u = 1 and an infinite weight
     return declared.mean + declared.deviation * np.float32(np.sqrt(2)) * jax.lax.erf_inv(u)
 
 

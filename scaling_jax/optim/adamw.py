@@ -15,8 +15,8 @@ class Config:
     name: str = field("adamw")
     learning_rate: float = field(1e-3, above=0.0, doc="peak")
     weight_decay: float = field(0.1, at_least=0.0, doc="decoupled: multiplies the learning rate")
-    b1: float = field(0.9, at_least=0.0, at_most=1.0)
-    b2: float = field(0.95, at_least=0.0, at_most=1.0)
+    b1: float = field(0.9, at_least=0.0, below=1.0)
+    b2: float = field(0.95, at_least=0.0, below=1.0)
     epsilon: float = field(1e-8, above=0.0)
 
 

@@ -77,7 +77,7 @@ def expected_seconds(run):
 def people(value, unit=""):
     """1234567 -> '1.23M'."""
     for size, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
+        if abs(value) >= 0.9995 * size:  # what rounds up to 1 of the next letter
             return f"{value / size:.3g}{letter}{unit}"
     return f"{value:.3g}{unit}"
 

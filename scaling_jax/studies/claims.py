@@ -182,8 +182,14 @@ def permute(column, within=(), where=None):
     within = (within,) if isinstance(within, str) else tuple(within)
     if column in within:
         raise ValueError(f"within = {within!r}: permuting {column} within itself changes nothing")
-    frozen = ((name, tuple(value) if isinstance(value, (list, set, range, np.ndarray)) else value) for name, value in (where or {}).items())
-    return Permute(column, within, tuple(frozen))
+    return Permute(column, within, tuple((name, _frozen(value)) for name, value in (where or {}).items()))
+
+
+def _frozen(value):
+    """The values of a `where` so that they hash, in an order that is the same in every process."""
+    if isinstance(value, (set, frozenset)):
+        return tuple(sorted(value))
+    return tuple(value) if isinstance(value, (list, range, np.ndarray)) else value
 
 
 def _units(exchange, data):

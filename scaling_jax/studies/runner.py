@@ -26,7 +26,7 @@ def load(name):
     module = cfg.import_file(path)
     if not isinstance(getattr(module, "STUDY", None), studies.Study):
         raise ConfigError(f"{name}: {path} defines no STUDY; a study file ends in STUDY = Study(...)")
-    return module.STUDY, path.stem
+    return module.STUDY, path.parent.name if path.name == "study.py" else path.stem
 
 
 def run(name, scale, workdir, until=None, dry_run=False, ablate=None, overrides=None, quiet=False):

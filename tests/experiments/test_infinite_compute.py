@@ -14,13 +14,13 @@ from scaling_jax.studies import runner, worlds
 from scaling_jax.studies.claims import Data
 from tests.studies.test_contract import parameters, planned
 
-PATH = Path(__file__).resolve().parents[2] / "experiments" / "pretraining" / "infinite_compute.py"
+PATH = Path(__file__).resolve().parents[2] / "experiments" / "pretraining" / "infinite_compute" / "study.py"
 PAPER = {"150M": 150e6, "300M": 300e6, "600M": 600e6, "1.4B": 1.4e9}
 
 
 @pytest.fixture(scope="module")
 def module():
-    return cfg.import_file(PATH)
+    return cfg.import_file(PATH).statistics
 
 
 def test_pod_has_the_papers_sizes_and_points():
@@ -36,7 +36,7 @@ def test_pod_has_the_papers_sizes_and_points():
 
 
 def test_the_published_limits_refit():
-    path = PATH.parents[1] / "published" / "infinite_compute_asymptotes.csv"
+    path = PATH.parents[2] / "published" / "infinite_compute_asymptotes.csv"
     with open(path, encoding="utf-8") as file:
         frame = pd.DataFrame(csv.DictReader(line for line in file if not line.startswith("#"))).astype(float)
     found = {tokens: fit.fit(forms.power, part)["E"] for tokens, part in frame.groupby("tokens")}
@@ -47,7 +47,7 @@ def test_swapping_slots_swaps_whole_members(module):
     """In all teams at once: a swapped statistic is that of renamed members, and swapping everything turns its sign."""
     rows = []
     rng = np.random.default_rng(0)
-    for team in module.cyclic(8):
+    for team in cfg.import_file(PATH).stages.cyclic(8):
         for mix in range(16):
             heavy = sum(1 << slot for i, slot in enumerate(team) if mix >> i & 1)
             rows.append(
@@ -65,7 +65,7 @@ def test_swapping_slots_swaps_whole_members(module):
     everything = data.replace("heavy", data["heavy"] ^ data["slots"])
     assert module.heavy_together(everything) == pytest.approx(-module.heavy_together(data))
     assert module.SwapMembers().arrangements(data) == 256
-    assert all(sum(slot in team for team in module.cyclic(8)) == 4 for slot in range(8))
+    assert all(sum(slot in team for team in cfg.import_file(PATH).stages.cyclic(8)) == 4 for slot in range(8))
 
 
 def test_a_smaller_size_is_chosen_on_tune_not_on_test(module):

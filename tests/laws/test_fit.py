@@ -65,6 +65,23 @@ def test_the_published_limits_in_size(tokens, limit):
     assert (found.n, found.distinct, found.x_range) == (4, 4, (150e6, 1.4e9))
 
 
+def test_the_standard_recipe_turns_up_and_the_joint_limit_lies_far_below():
+    """The paper's headline at 209M tokens: 1.4B parameters are worse than 600M, and ensembles of them reach 3.17."""
+    loss = {int(r["params"]): float(r["loss"]) for r in rows("infinite_compute_standard.csv") if int(r["tokens"]) == 209715200}
+    assert min(loss, key=loss.get) == 600000000 and loss[1400000000] == pytest.approx(loss[600000000] + 0.0146, abs=1e-4)
+    joint = fit.fit(forms.power, pd.DataFrame(rows("infinite_compute_asymptotes.csv")).astype(float), where={"tokens": 209715200})
+    assert min(loss.values()) - joint["E"] == pytest.approx(0.581, abs=2e-3)
+
+
+def test_the_data_law_of_the_published_limits():
+    """L(D) = 1.80 + 0.96 / D^0.228, D in billions, through the four joint limits: the floor extrapolates far."""
+    frame = pd.DataFrame(rows("infinite_compute_asymptotes.csv")).astype(float)
+    limits = {tokens / 1e9: fit.fit(forms.power, part)["E"] for tokens, part in frame.groupby("tokens")}
+    law = fit.fit(forms.data_power, pd.Series(limits))
+    np.testing.assert_allclose([law["E"], law["B"], law["beta"]], [1.80, 0.96, 0.228], rtol=0.01)
+    assert len(law.warnings) == 1 and law.warnings[0].startswith("E extrapolates: 0.85")
+
+
 def test_the_published_points_are_complete():
     keys = [(r["recipe"], r["size"], int(r["tokens"])) for r in rows("infinite_compute_tuned.csv")]
     budgets = [209715200 * 2**i for i in range(4)]
@@ -176,6 +193,16 @@ def changed(column, row, value):
 def test_values_no_law_has(column, value):
     with pytest.raises(ValueError, match=rf"{column} = {value} in row 3: power takes finite numbers above zero"):
         fit.fit(forms.power, changed(column, 3, value))
+
+
+def test_a_run_that_diverged_is_no_mistake():
+    for value in (np.nan, np.inf):
+        with pytest.raises(NotTestable, match=f"loss = {value} in row 3"):
+            fit.fit(forms.power, changed("loss", 3, value))
+    for column, value in (("loss", -1.0), ("params", np.nan)):
+        with pytest.raises(ValueError) as error:
+            fit.fit(forms.power, changed(column, 3, value))
+        assert not isinstance(error.value, NotTestable)
 
 
 @pytest.mark.parametrize("x", [[1, 2, 3], [1, 2, 3, 3, 2], [5, 5, 5, 5, 5]])

@@ -170,3 +170,11 @@ def test_exit_codes(tmp_path):
     wrong = run("train", "--config=tiny", "--config.model.width=33", f"--workdir={tmp_path}/w")
     assert wrong.returncode == 2 and "model.width = 33" in wrong.stderr and "Traceback" not in wrong.stderr
     assert not (tmp_path / "w").exists()
+
+
+def test_a_grid_is_every_combination_with_every_seed():
+    stage = studies.grid({"model.width": [8, 16], "optimizer.weight_decay": [0.1, 0.2]}, seeds=3, recipe="grid")
+    units = stage.expand(runner.load(SMALL)[0].at("smoke"))
+    assert len(units) == len({u.identity for u in units}) == 12
+    assert len({u.cell for u in units}) == 4, "runs of a cell differ in nothing but the seed"
+    assert {u.label["recipe"] for u in units} == {"grid"}

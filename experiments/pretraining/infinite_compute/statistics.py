@@ -1,0 +1,155 @@
+"""Infinite compute, what is measured: the statistics of its claims and estimates, and the exchanges that are its own."""
+
+from dataclasses import dataclass
+
+from scaling_jax.laws import fit, forms
+from scaling_jax.laws.fit import NotTestable
+from scaling_jax.studies.claims import permute
+
+USUAL = 0.1  # the weight decay of standard practice
+
+
+def largest_against_best(data, recipe):
+    """Test loss of the largest size minus that of the best smaller one, best on the tune split."""
+    part = data.where(stage="sizes", recipe=recipe)
+    loss, chosen = part.by("params"), part.by("params", "tune_loss")
+    if len(loss) < 2:
+        raise NotTestable(f"one size trained with the {recipe} recipe, the comparison needs two")
+    return loss.iloc[-1] - loss[chosen.iloc[:-1].idxmin()]
+
+
+def bigger_is_worse(data):
+    """Largest minus best smaller, decay 0.1."""
+    return largest_against_best(data, "standard")
+
+
+def bigger_helps(data):
+    """Best smaller minus largest, decay tuned."""
+    return -largest_against_best(data, "regularized")
+
+
+def decay_sweep(data, of=max):
+    """Mean loss by weight decay, at the largest (or smallest) size swept."""
+    part = data.where(recipe="decay sweep")
+    if not len(part):
+        raise NotTestable("no decay was swept yet")
+    return part.where(params=of(part["params"])).by("weight_decay")
+
+
+def strong_decay_gain(data):
+    """Lowest mean loss at a decay of up to four times the usual, minus the lowest above, at the largest size."""
+    means = decay_sweep(data)
+    weak, strong = means[means.index <= 4.01 * USUAL], means[means.index > 4.01 * USUAL]
+    if not len(weak) or not len(strong):
+        raise NotTestable("the decay sweep has no value on one side of 0.4")
+    return weak.min() - strong.min()
+
+
+def best_decay_ratio(data, of=max):
+    """Decay at the minimum of a parabola in log decay through the lowest mean and two either side, over the usual decay."""
+    return fit.parabola_minimum(decay_sweep(data, of)) / USUAL
+
+
+def single_limit(data):
+    """E of L(N) = E + A / N^alpha, decay tuned."""
+    return fit.fit(forms.power, data.where(stage="sizes", recipe="regularized").by("params"))["E"]
+
+
+def ensemble_limit(data):
+    """C of L(K) = C + A / K^b, teams of one size."""
+    return fit.fit(forms.ensemble, data.where(stage="ensembles", best_team=1).by("members"))["C"]
+
+
+def limit_gap(data):
+    """Single-model limit in N minus the limit in K at one size."""
+    return single_limit(data) - ensemble_limit(data)
+
+
+def team_against_single(data):
+    """Largest single model minus a team of the small size with at most as many parameters in all."""
+    single = data.where(stage="sizes", recipe="regularized")
+    return single.where(params=single["params"].max()).mean() - data.where(stage="ensembles", best_team=1, members=matching(data)).mean()
+
+
+def matching(data):
+    """Members of the small size that together have at most the parameters of the largest single model."""
+    single, teams = data.where(stage="sizes", recipe="regularized"), data.where(stage="ensembles", best_team=1)
+    if not len(teams) or not len(single):
+        raise NotTestable("no team or no single model yet")
+    count = int(single["params"].max() // teams["params"].min())
+    if count < 2:
+        raise NotTestable("the largest model is not twice the size of a team's members")
+    return count
+
+
+@dataclass(frozen=True)
+class LoneOrTeam:
+    """The null of `team_against_single`: a team of that many members might as well be one of them."""
+
+    def describe(self):
+        return "lone members and teams of equal total size"
+
+    def arrangements(self, data):
+        return self._permute(data).arrangements(data)
+
+    def __call__(self, data, rng):
+        return self._permute(data)(data, rng)
+
+    def _permute(self, data):
+        return permute("members", where={"stage": "ensembles", "best_team": 1, "members": (1, matching(data))})
+
+
+def heavy_alone(data):
+    """A heavy member alone minus a tuned one."""
+    return data.where(recipe="heavy member", stage="ensembles").mean() - data.where(recipe="tuned member").mean()
+
+
+def heavy_together(data):
+    """Teams of four tuned members minus the same teams of heavy ones, every seed equally often."""
+    teams = data.where(stage="ensembles", average="as claimed", members=4)
+    slots, heavy, loss = teams["slots"], teams["heavy"], teams["loss"]
+    full = {s for s in set(slots.tolist()) if (slots == s).sum() == 16}
+    if not full:
+        raise NotTestable("no team of four with all its mixtures; needs five members or more")
+    balanced = [s in full for s in slots.tolist()]
+    return float(loss[balanced & (heavy == 0)].mean() - loss[balanced & (heavy == slots)].mean())
+
+
+@dataclass(frozen=True)
+class SwapMembers:
+    """The null of `heavy_together`: in every seed the tuned and the heavy member might as well be exchanged, in all teams at once."""
+
+    def describe(self):
+        return "tuned and heavy member of each seed"
+
+    def arrangements(self, data):
+        return 2 ** int(max(data["slots"], default=0)).bit_length()
+
+    def __call__(self, data, rng):
+        swapped = int(rng.integers(self.arrangements(data)))
+        return data.replace("heavy", data["heavy"] ^ (swapped & data["slots"]))
+
+
+def efficiency(data):
+    """Tokens at which the standard recipe would reach the joint limit, over the tokens used."""
+    standard = data.where(stage=["sizes", "budgets"], recipe="standard")
+    if not len(standard):
+        raise NotTestable("the standard recipe was not trained")
+    best = {}
+    for tokens in sorted(set(standard["tokens"].tolist())):
+        part = standard.where(tokens=tokens)
+        best[tokens] = part.by("params")[part.by("params", "tune_loss").idxmin()]
+    law = fit.fit(forms.data_power, {"tokens": list(best), "loss": list(best.values())})
+    return forms.data_efficiency(law, joint_limit(data)) / min(best)
+
+
+def joint_limit(data):
+    """lim_N lim_K of the loss: C of each size's teams, then E over sizes."""
+    teams = data.where(recipe="joint team")
+    limits = {params: fit.fit(forms.ensemble, teams.where(size=size).by("members"))["C"] for params, size in _alone(teams)}
+    return fit.fit(forms.power, {"params": list(limits), "loss": list(limits.values())})["E"]
+
+
+def _alone(teams):
+    """(parameters of one member, size) of every size."""
+    return sorted({(int(p / m), s) for p, m, s in zip(teams["params"], teams["members"], teams["size"], strict=True)})

@@ -43,6 +43,7 @@ def _parser():
 
 def _train(args, rest):
     from scaling_jax import config as cfg
+    from scaling_jax.data import stream
     from scaling_jax.data.corpus import open_corpus
     from scaling_jax.train import loop
     from scaling_jax.train.progress import Progress
@@ -54,6 +55,8 @@ def _train(args, rest):
     with Progress() as progress:
         metrics = loop.result(args.workdir, identity) or loop.train([run], corpus, args.workdir, progress)[identity]
         losses = "  ".join(f"{name} {metrics[name]:.4f} nats/token" for name in metrics if name.endswith("loss"))
+        bits = stream.bits_per_byte(metrics["test/loss"], corpus, "test") if "test/loss" in metrics else None
+        losses += f"  test {bits:.4f} bits/byte" if bits is not None else ""
         progress.print(f"run {identity}: {run.train.steps} steps  {losses}")
         progress.print(f"trajectory, config and weights: {args.workdir}/runs/{identity}")
     return 0

@@ -225,7 +225,9 @@ def _groups(tree):
         except ConfigError as error:
             raise ConfigError(f"config.{group}.name = {error}") from None
         if not (isinstance(chosen[group], type) and dataclasses.is_dataclass(chosen[group])):
-            raise ConfigError(f"config.{group}.name = {name!r}: has no dataclass Config; a {group} file defines one, as {table[default]} does")
+            raise ConfigError(
+                f"config.{group}.name = {name!r}: has no dataclass Config; a {group} file defines one, as {table[default]} does"
+            )
     return {
         "model": chosen["model"],
         "data": DataConfig,

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 
 from scaling_jax import config as cfg
 from scaling_jax import records
+from scaling_jax.data import stream
+from scaling_jax.data.corpus import open_corpus
 from scaling_jax.records import ConfigError
 from scaling_jax.studies import units as units_
 
@@ -220,7 +222,7 @@ def standard_rows(unit, metrics, runs):
                 **run_columns(unit.config),
                 **unit.label,
                 "members": 1,
-                "loss": metrics["test/loss"],
+                **_losses(unit.config, metrics["test/loss"]),
                 "train_loss": metrics["train/loss"],
                 "runs": (unit.identity,),
             }
@@ -228,12 +230,18 @@ def standard_rows(unit, metrics, runs):
     out = []
     for team, loss in zip(unit.config.teams, metrics["losses"], strict=True):
         ids = tuple(unit.parents[i] for i in team)
-        columns = run_columns(runs[ids[0]].config)
+        config = runs[ids[0]].config
+        columns = run_columns(config)
         columns = columns | {name: len(team) * columns[name] for name in ("params", "params_body", "params_embedding", "params_active")}
-        out.append(
-            {**columns, **unit.label, "seed": -1, "members": len(team), "team": team, "loss": loss, "train_loss": float("nan"), "runs": ids}
-        )
+        columns |= {**unit.label, "seed": -1, "members": len(team), "team": team, **_losses(config, loss)}
+        out.append({**columns, "train_loss": float("nan"), "runs": ids})
     return out
+
+
+def _losses(run, loss):
+    """The test loss in nats per token, and in bits per byte of text (nan where the tokens are no text)."""
+    bits = stream.bits_per_byte(loss, open_corpus(run.data), "test")
+    return {"loss": loss, "bits_per_byte": float("nan") if bits is None else bits}
 
 
 @functools.lru_cache(maxsize=4096)

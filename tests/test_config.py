@@ -54,7 +54,10 @@ def leaves(record, path=""):
 OVERRIDES = [
     ({"model.widht": "3"}, "config.model.widht = '3': no such field (did you mean 'width'?)"),
     ({"model.widht": 3}, "config.model.widht: no such field (did you mean 'width'?)"),
-    ({"modle.width": 3}, "config.modle.width = 3: no such field (did you mean 'model'?); config has model, data, optimizer, schedule, train"),
+    (
+        {"modle.width": 3},
+        "config.modle.width = 3: no such field (did you mean 'model'?); config has model, data, optimizer, schedule, train",
+    ),
     ({"model": 3}, "config.model = 3: this is a group, set one of its fields instead, such as --config.model.name=..."),
     ({"optimizer": {}}, "config.optimizer = {}: this is a group"),
     ({"model.width.x": 3}, "config.model.width.x = 3: config.model.width = 32 is a single value, it has no fields"),
@@ -89,9 +92,15 @@ OVERRIDES = [
     ({"train.epochs": None}, "config.train.steps = None, config.train.epochs = None: give exactly one of them"),
     ({"train.clip_norm": 0.0}, "config.train.clip_norm = 0.0: must be greater than 0.0"),
     ({"train.accumulate": 3}, "config.train.accumulate = 3: must divide config.data.batch = 8"),
-    ({"train.evaluate": ("test", "tset")}, "config.train.evaluate = ('test', 'tset'): not one of 'train', 'tune', 'test' (did you mean 'test'?)"),
+    (
+        {"train.evaluate": ("test", "tset")},
+        "config.train.evaluate = ('test', 'tset'): not one of 'train', 'tune', 'test' (did you mean 'test'?)",
+    ),
     ({"train.evaluate": "tset"}, "config.train.evaluate = ('tset',): not one of"),
-    ({"train.objective": "cross-entropy"}, "config.train.objective = 'cross-entropy': not one of 'cross_entropy' (did you mean 'cross_entropy'?)"),
+    (
+        {"train.objective": "cross-entropy"},
+        "config.train.objective = 'cross-entropy': not one of 'cross_entropy' (did you mean 'cross_entropy'?)",
+    ),
     ({"train.objective": "os.path"}, "config.train.objective = 'os.path': not a function; name it as 'package.module:function'"),
     ({"seed": -1}, "config.seed = -1: must be at least 0"),
     ({"seed": 2**32}, "config.seed = 4294967296: must be at most 4294967295"),
@@ -116,7 +125,11 @@ def test_a_mistake_is_named(overrides, message):
         (None, {}, "config = None: expected a ConfigDict or a nested dict"),
         ([], {}, "config = []: expected a ConfigDict or a nested dict"),
         ({}, {}, "config.train.steps = None, config.train.epochs = None: give exactly one"),
-        ({**BASE, "trian": {}}, {}, "config.trian: no such field (did you mean 'train'?); config has model, data, optimizer, schedule, train, seed"),
+        (
+            {**BASE, "trian": {}},
+            {},
+            "config.trian: no such field (did you mean 'train'?); config has model, data, optimizer, schedule, train, seed",
+        ),
         ({**BASE, "optimizer": {}}, {}, "config.optimizer = {}: an empty group would drop every setting"),
         ({**BASE, "optimizer": None}, {}, "config.optimizer = None: expected a group of fields (name, learning_rate"),
         ({**BASE, "model": 3}, {}, "config.model = 3: expected a group of fields (name, vocab"),
@@ -213,7 +226,10 @@ def test_bind_fills_vocabulary_and_steps():
     [
         ({"model.vocab": 300}, "config.model.vocab = 300: the corpus 'made-up' has 256 tokens; leave model.vocab out"),
         ({"data.sequence": 8193}, "config.data.sequence = 8193: split .* the largest possible is"),
-        ({"data.sequence": 300, "data.eval_sequences": 1}, "config.data.sequence = 300: split 'test' .* 300 tokens; the largest possible is 299"),
+        (
+            {"data.sequence": 300, "data.eval_sequences": 1},
+            "config.data.sequence = 300: split 'test' .* 300 tokens; the largest possible is 299",
+        ),
         ({"data.unique_tokens": 8}, "config.data.unique_tokens = 8: not one window of data.sequence = 16; the least is 16"),
         ({"data.unique_tokens": 8208}, "config.data.unique_tokens = 8208: .* the largest possible is 8192"),
         ({"data.eval_sequences": 19}, "config.data.eval_sequences = 19: .* the largest possible is 18"),
@@ -316,7 +332,12 @@ def test_runs_share_a_program_exactly_when_only_traced_numbers_differ(name):
 
 def test_equal_runs_said_differently_have_one_identity():
     steps = cfg.bind(RUN, CORPUS).train.steps
-    said = [RUN.replace(**{"train.steps": steps}), RUN.replace(**{"model.vocab": 256}), cfg.bind(RUN, CORPUS), cfg.resolve(ConfigDict(BASE))]
+    said = [
+        RUN.replace(**{"train.steps": steps}),
+        RUN.replace(**{"model.vocab": 256}),
+        cfg.bind(RUN, CORPUS),
+        cfg.resolve(ConfigDict(BASE)),
+    ]
     said.append(RUN.replace(**{"optimizer.weight_decay": "1e-1"}))
     assert {identity(run) for run in said} == {identity(RUN)}
     assert identity(RUN.replace(**{"train.clip_norm": 1})) == identity(RUN)  # 1 and 1.0

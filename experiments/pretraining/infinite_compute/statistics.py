@@ -146,10 +146,6 @@ def efficiency(data):
 def joint_limit(data):
     """lim_N lim_K of the loss: C of each size's teams, then E over sizes."""
     teams = data.where(recipe="joint team")
-    limits = {params: fit.fit(forms.ensemble, teams.where(size=size).by("members"))["C"] for params, size in _alone(teams)}
-    return fit.fit(forms.power, {"params": list(limits), "loss": list(limits.values())})["E"]
-
-
-def _alone(teams):
-    """(parameters of one member, size) of every size."""
-    return sorted({(int(p / m), s) for p, m, s in zip(teams["params"], teams["members"], teams["size"], strict=True)})
+    alone = {size: teams.where(size=size)["params"].min() for size in set(teams["size"])}  # parameters of a team of one
+    sizes = [alone[size] for size in teams["size"]]
+    return forms.joint_limit({"params": sizes, "members": teams["members"], "loss": teams["loss"]})[1]["E"]

@@ -94,7 +94,7 @@ CLAIMS = (
         statistics.efficiency,
         threshold=1,
         side=">",
-        exchange=permute("members", within="params_body", where={"recipe": "joint team"}),
+        exchange=permute("members", within="size", where={"recipe": "joint team"}),
         ablation={**USUAL_DECAY, **NO_TEAM},
         unit="times",
         paper_value=5.17,

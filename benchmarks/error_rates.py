@@ -39,6 +39,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", type=int, default=200)
     parser.add_argument("--scale", default="tiny")
+    parser.add_argument("--permutations", type=int, default=1000)
+    parser.add_argument("--only", choices=tuple(WORLDS))
     parser.add_argument("--json")
     args = parser.parse_args()
     study, _ = runner.load("infinite_compute")
@@ -49,10 +51,10 @@ def main():
         "machine": platform.machine(),
         "python": platform.python_version(),
     }
-    for name, world in WORLDS.items():
+    for name, world in WORLDS.items() if args.only is None else [(args.only, WORLDS[args.only])]:
         begin, counts, any_holds = time.process_time(), [collections.Counter() for _ in study.claims], 0
         for seed in range(args.worlds):
-            verdicts = worlds.live(study, args.scale, world, seed)
+            verdicts = worlds.live(study, args.scale, world, seed, permutations=args.permutations)
             any_holds += any(v.verdict == "holds" for v in verdicts)
             for count, verdict in zip(counts, verdicts, strict=True):
                 count[verdict.verdict] += 1

@@ -29,7 +29,7 @@ def pytest_terminal_summary(terminalreporter):
     for reports in terminalreporter.stats.values():
         for report in reports:
             if hasattr(report, "duration"):
-                parts = report.nodeid.split("/")
+                parts = report.nodeid.split("::")[0].split("/")
                 spent[parts[1] if len(parts) > 2 else "tests"] += report.duration
     skipped = len(terminalreporter.stats.get("skipped", []))
     shown = "  ".join(f"{room} {seconds:.0f}/{BUDGETS[room]}" for room, seconds in spent.items() if seconds)

@@ -17,6 +17,7 @@ from scaling_jax.studies import claims as claims_
 from scaling_jax.studies import figures, report
 from scaling_jax.studies import study as studies
 from scaling_jax.studies.charts import between, number
+from scaling_jax.studies.rows import Data
 from scaling_jax.train import trajectory
 
 SCHEMA = 1
@@ -27,7 +28,7 @@ def write(study, state, done, workdir, title, scale, corpus, clock, ablation=Non
     """Judges the claims on the rows of `done` and writes every artifact below `workdir`; returns (verdicts, estimates)."""
     workdir = Path(workdir)
     frame, cells = studies.rows(study, state, done)
-    data = claims_.Data(frame, cells) if len(frame) else None
+    data = Data(frame, cells) if len(frame) else None
     verdicts = judge(study, data)
     found = estimates(study, data)
     laws = fit_laws(study, data)

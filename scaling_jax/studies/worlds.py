@@ -12,6 +12,7 @@ import numpy as np
 
 from scaling_jax.studies import claims as claims_
 from scaling_jax.studies import study as studies
+from scaling_jax.studies.rows import Data
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def live(study, scale, world, seed, until=None, permutations=1000):
 
     done = studies.walk(study, state, execute, until)
     frame, cells = studies.rows(study, state, done)
-    return claims_.judge(study.claims, claims_.Data(frame, cells), permutations=permutations, seed=seed)
+    return claims_.judge(study.claims, Data(frame, cells), permutations=permutations, seed=seed)
 
 
 def _train(world, unit, seed):

@@ -11,7 +11,7 @@ from scaling_jax import config as cfg
 from scaling_jax.laws import fit, forms
 from scaling_jax.laws.fit import NotTestable
 from scaling_jax.studies import runner, worlds
-from scaling_jax.studies.claims import Data
+from scaling_jax.studies.rows import Data
 from tests.studies.test_contract import parameters, planned
 
 PATH = Path(__file__).resolve().parents[2] / "experiments" / "pretraining" / "infinite_compute" / "study.py"

@@ -29,27 +29,24 @@ def random(seed):
 GRADIENTS = jax.tree.map(lambda *g: np.stack(g), *[random(10 + i) for i in range(STEPS)])
 
 
-@functools.cache
-def compiled(axes=True):
-    """Weights after each step [STEPS, ...], all numbers traced; a scan, as a training loop would carry the state."""
+def walk(weights, hyper, rates):
+    """Weights after each step [STEPS, ...]; a scan, as a training loop carries the state."""
+    rule = lambda rate: adamw.rule(adamw.Config(), {**hyper, "rate": rate}, AXES)
 
-    def walk(weights, hyper, rates):
-        rule = lambda rate: adamw.rule(adamw.Config(), {**hyper, "rate": rate}, AXES)
+    def one(carry, inputs):
+        w, state = carry
+        updates, state = rule(inputs[1]).update(inputs[0], state, w)
+        w = optax.apply_updates(w, updates)
+        return (w, state), w
 
-        def one(carry, inputs):
-            w, state = carry
-            updates, state = rule(inputs[1]).update(inputs[0], state, w)
-            w = optax.apply_updates(w, updates)
-            return (w, state), w
-
-        return jax.lax.scan(one, (weights, rule(0.0).init(weights)), (GRADIENTS, rates))[1]
-
-    return walk
+    return jax.lax.scan(one, (weights, rule(0.0).init(weights)), (GRADIENTS, rates))[1]
 
 
-def ours(hyper=HYPER, rates=RATES, weights=None):
-    hyper = {name: np.float32(value) for name, value in hyper.items()}
-    return jax.jit(compiled())(random(0) if weights is None else weights, hyper, rates)
+lone = jax.jit(walk)  # every number is traced: one program for all of them
+
+
+def ours(hyper=HYPER, rates=RATES):
+    return lone(random(0), {name: np.float32(value) for name, value in hyper.items()}, rates)
 
 
 def close(got, want, tolerance):
@@ -62,7 +59,7 @@ def test_equals_optax_adamw():
     w, found = random(0), []
     state, update = theirs.init(w), jax.jit(theirs.update)
     for i in range(STEPS):
-        updates, state = update(jax.tree.map(lambda g: g[i], GRADIENTS), state, w)
+        updates, state = update(jax.tree.map(lambda g, i=i: g[i], GRADIENTS), state, w)
         w = optax.apply_updates(w, updates)
         found.append(w)
     close(ours(), jax.tree.map(lambda *a: np.stack(a), *found), 1e-6)
@@ -112,9 +109,9 @@ def test_members_with_their_own_numbers_are_lone_runs():
     several = [HYPER, HYPER | {"b1": 0.5, "weight_decay": 1.0}, HYPER | {"b2": 0.5, "epsilon": 1e-3}]
     rates = np.stack([RATES, 2 * RATES, RATES[::-1]])
     hyper = {name: np.float32([h[name] for h in several]) for name in HYPER}
-    together = jax.jit(jax.vmap(compiled(), in_axes=(None, 0, 0)))(random(0), hyper, rates)
+    together = jax.jit(jax.vmap(walk, in_axes=(None, 0, 0)))(random(0), hyper, rates)
     for i, alone in enumerate(several):
-        close(jax.tree.map(lambda a: a[i], together), ours(alone, rates[i]), 1e-6)  # noqa: B023
+        close(jax.tree.map(lambda a, i=i: a[i], together), ours(alone, rates[i]), 1e-6)
 
 
 @pytest.mark.parametrize(

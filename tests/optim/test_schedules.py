@@ -32,9 +32,7 @@ def optax_curve(name, steps, warm, final, cool):
     """The same from optax, whole numbers of warm-up and cool-down steps."""
     tail = {
         "cosine": lambda: optax.cosine_decay_schedule(1.0, steps - warm, alpha=final),
-        "wsd": lambda: optax.join_schedules(
-            [optax.constant_schedule(1.0), optax.linear_schedule(1.0, final, cool)], [steps - warm - cool]
-        ),
+        "wsd": lambda: optax.join_schedules([optax.constant_schedule(1.0), optax.linear_schedule(1.0, final, cool)], [steps - warm - cool]),
         "constant": lambda: optax.constant_schedule(1.0),
     }[name]()
     if warm:

@@ -13,7 +13,8 @@ from scipy import stats
 
 from scaling_jax.laws import forms, statistics
 from scaling_jax.studies import claims
-from scaling_jax.studies.claims import Claim, Data, permute
+from scaling_jax.studies.claims import Claim, permute
+from scaling_jax.studies.rows import Data
 
 RUNS = 400  # null worlds per error rate: its standard error at 5% is 1.1%
 

@@ -16,6 +16,7 @@ from scaling_jax.studies import claims as claims_
 from scaling_jax.studies import figures
 from scaling_jax.studies.charts import Chart, Level, Mark, Series, x_ticks
 from scaling_jax.studies.charts_plotly import recolor
+from scaling_jax.studies.rows import Data
 
 SIZES = {"14k": 14_000, "30k": 30_000, "62k": 62_000, "133k": 133_000}
 DECAYS = (0.1, 0.4, 1.6, 3.2, 6.4)
@@ -55,7 +56,7 @@ def world(seeds=3):
             runs = tuple(f"member-{(first + i) % 5}" for i in range(count))
             loss = 2.40 + 0.15 / count + 0.004 * sum(int(run[-1]) - 2 for run in runs) / count
             rows.append({**rows[-1], "recipe": "team", "members": count, "seed": -1, "loss": loss, "runs": runs})
-    return claims_.Data(pd.DataFrame(rows), cells)
+    return Data(pd.DataFrame(rows), cells)
 
 
 def full_chart():

@@ -115,7 +115,9 @@ def decays(state):
 
 
 def tune_members(state):
-    """Which members make the better team: tuned ones, or ones past their own optimum; settled on the tune split."""
+    """Which members make the better team: tuned ones, or ones past their own optimum; settled on the tune split, at `pod` by the paper."""
+    if state["published"]:
+        return []
     usual, heavy = (members(state, state["ensemble_size"], recipe, state["tuning_seeds"]) for recipe in ("tuned", "heavy"))
     return [*usual, *heavy, _contest(state, usual, heavy)]
 

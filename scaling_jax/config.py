@@ -33,7 +33,7 @@ class TrainConfig:
     clip_norm: float | None = field(1.0, above=0.0, doc="largest global gradient norm; None: no clipping")
     accumulate: int = field(1, at_least=1, doc="micro-batches per step")
     objective: str = field("cross_entropy", doc="name, or package.module:function of your own")
-    evaluate: tuple[str, ...] = field(("test",), choices=("train", "tune", "test"), doc="splits evaluated")
+    evaluate: tuple[str, ...] = field(("test",), choices=("tune", "test"), doc="splits evaluated")
     evaluate_every: int | None = field(None, at_least=1, recorded=True, doc="steps between evaluations; None: at the end only")
     log_every: int = field(10, at_least=1, recorded=True, doc="steps between trajectory lines")
     checkpoint_every: int = field(1000, at_least=1, recorded=True, doc="steps between checkpoints")
@@ -41,7 +41,7 @@ class TrainConfig:
         "auto",
         choices=("auto", "map", "vmap", "loop"),
         recorded=True,
-        doc="how members of a cohort share a program; auto: map on CPU, vmap elsewhere",
+        doc="how members of a cohort share a program; auto: loop on CPU, vmap elsewhere",
     )
 
 
@@ -192,6 +192,7 @@ def program_key(run):
         run.train.checkpoint_every,
         run.model.scan_layers,
         run.model.remat,
+        run.data.path,
     ]
     return records.digest(config)
 

@@ -94,7 +94,7 @@ OVERRIDES = [
     ({"train.accumulate": 3}, "config.train.accumulate = 3: must divide config.data.batch = 8"),
     (
         {"train.evaluate": ("test", "tset")},
-        "config.train.evaluate = ('test', 'tset'): not one of 'train', 'tune', 'test' (did you mean 'test'?)",
+        "config.train.evaluate = ('test', 'tset'): not one of 'tune', 'test' (did you mean 'test'?)",
     ),
     ({"train.evaluate": "tset"}, "config.train.evaluate = ('tset',): not one of"),
     (
@@ -305,7 +305,8 @@ CHANGED = {
     "train.members": "map",
     "seed": 1,
 }
-RECORDED = {"model.scan_layers", "model.remat", "train.evaluate_every", "train.log_every", "train.checkpoint_every", "train.members"}
+RECORDED = {"model.scan_layers", "model.remat", "data.path"}
+RECORDED |= {"train.evaluate_every", "train.log_every", "train.checkpoint_every", "train.members"}
 TRACED = {name for name in CHANGED if name.startswith(("optimizer.", "schedule.")) and not name.endswith(".name")}
 TRACED |= {"seed", "train.steps", "train.epochs", "data.unique_tokens", "data.subset_seed"}
 
@@ -365,16 +366,16 @@ PINNED = {
     "no clipping": {"train.clip_norm": None, "train.evaluate": ("tune", "test")},
 }
 HASHES = {
-    "": "ac8cc83e97801fcb",
-    "seed": "bc7069134f05259e",
-    "width": "0ef9977f504e3966",
-    "grouped": "d1922595f69c9e8f",
-    "steps": "1fbaf1ad3982b7ed",
-    "rates": "4d2fd13d0a16c953",
-    "wsd": "0966ff2bb4990ab8",
-    "all data": "ab1f7daaaf373544",
-    "markov": "881c8a41bdb86336",
-    "no clipping": "38a882e5d33af278",
+    "": "76e1104f6b59b372",
+    "seed": "dc0410b1a6511261",
+    "width": "b3a45fb7d4ba6232",
+    "grouped": "581cdb171d79d263",
+    "steps": "3ac6fcb45600f390",
+    "rates": "be5c4a26e1100ed0",
+    "wsd": "03823bba42b41fc5",
+    "all data": "37ae66e10df4fe4d",
+    "markov": "a7681f445a3fb9c6",
+    "no clipping": "c1a554190f6030a4",
 }
 
 

@@ -29,7 +29,7 @@ class DataConfig:
     source: str = field("stdlib", doc="stdlib, markov, hidden, file, or package.module:function of your own")
     tokenizer: str = field("bytes", choices=("bytes", "bpe"), doc="of a text source (stdlib)")
     vocab: int = field(256, at_least=2, at_most=2**31 - 1, doc="number of tokens; bytes: 256; bpe: the size asked; synthetic: its alphabet")
-    path: str | None = field(None, doc="tokens of source 'file': raw .bin or .npy")
+    path: str | None = field(None, recorded=True, doc="tokens of source 'file': raw .bin or .npy; their fingerprint is hashed instead")
     dtype: str = field("uint16", choices=("uint8", "uint16", "uint32", "int32", "int64"), doc="of a .bin file, little endian")
     separator: int | None = field(None, at_least=0, doc="token that ends a document of a file; None: documents of document_tokens tokens")
     document_tokens: int = field(1024, at_least=1, doc="length of a file's documents where there is no separator")

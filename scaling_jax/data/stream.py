@@ -98,17 +98,14 @@ def stream(batches, begin, steps):
 def evaluation(corpus, data, split):
     """The fixed windows a split is measured on, int32 [eval_sequences, sequence + 1], the same for every seed.
 
-    Spread evenly over the split; of train, the first of the budget (which all larger budgets hold too).
+    Spread evenly over the split.
     """
     windows = _windows(corpus, data, split)
-    count = unique_sequences(corpus, data) if split == "train" else windows
-    if data.eval_sequences > count:
-        what = "the training budget" if split == "train" else f"split {split!r} of corpus {corpus.name!r}"
+    if data.eval_sequences > windows:
         raise ConfigError(
-            f"config.data.eval_sequences = {data.eval_sequences}: {what} has {count} windows of {data.sequence}; the largest possible is {count}"
+            f"config.data.eval_sequences = {data.eval_sequences}: split {split!r} of corpus {corpus.name!r} has {windows} windows of {data.sequence}; the largest possible is {windows}"
         )
-    places = np.arange(data.eval_sequences, dtype=np.int64)
-    index = budget_windows(data, places, windows) if split == "train" else places * count // data.eval_sequences
+    index = np.arange(data.eval_sequences, dtype=np.int64) * windows // data.eval_sequences
     return gather(corpus.splits[split], index, data.sequence)
 
 

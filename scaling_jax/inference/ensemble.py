@@ -68,12 +68,12 @@ def _programs(run, average):
     def score(outputs_MNTV, weights_SM, targets_NT):
         if average == "losses":
             losses_M = jax.lax.map(lambda z: objectives.token_losses(z, targets_NT).mean(), outputs_MNTV)
-            return weights_SM @ losses_M
+            return jnp.matmul(weights_SM, losses_M, precision="highest")
         log_p_MNTV = outputs_MNTV if average == "logits" else jax.nn.log_softmax(outputs_MNTV)
 
         def team(weights_M):
             if average == "logits":
-                return objectives.token_losses(jnp.einsum("m,mntv->ntv", weights_M, log_p_MNTV), targets_NT).mean()
+                return objectives.token_losses(jnp.einsum("m,mntv->ntv", weights_M, log_p_MNTV, precision="highest"), targets_NT).mean()
             log_p_NT_M = jnp.take_along_axis(log_p_MNTV, targets_NT[None, ..., None], axis=-1)[..., 0]
             return -jax.nn.logsumexp(log_p_NT_M, axis=0, b=weights_M[:, None, None]).mean()  # exp alone underflows beyond 100 nats
 

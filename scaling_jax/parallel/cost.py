@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 
 from scaling_jax import config as cfg
+from scaling_jax.parallel import members
 
 # Dense bfloat16 peaks in FLOP/s per chip, from the vendors' data sheets (no sparsity).
 PEAKS = {
@@ -66,12 +67,13 @@ def peak():
     return 2 * 1024**3 / best, f"{kind}, float32 matmul measured here"
 
 
-def expected_seconds(run):
-    """Seconds a bound run should take alone: FLOPs / (share x peak) + steps x overhead."""
+def expected_seconds(runs):
+    """Seconds the bound `runs` of one cohort should take: sum(FLOPs / (share x peak) + steps x overhead) / members computing at once."""
     import jax
 
     share, overhead = EXPECTED.get(jax.default_backend(), _EXPECTED_ELSEWHERE)
-    return of_run(run).flops / (peak()[0] * share) + run.train.steps * overhead
+    together = members.at_once(members.resolve(runs[0].train.members), len(runs))
+    return sum(of_run(run).flops / (peak()[0] * share) + run.train.steps * overhead for run in runs) / together
 
 
 def people(value, unit=""):

@@ -1,12 +1,15 @@
 """Members of a cohort: one program, many models.
 
-`how` says how: "loop" calls the lone program for each member in turn (bit-identical to a lone run, one
-compile whatever the number of members); "map" is lax.map over a stacked member axis (one dispatch; equal to a lone
+`how` says how: "loop" calls the lone program for each member, from as many threads as there are cores (bit-identical to a
+lone run, one compile whatever the number of members); "map" is lax.map over a stacked member axis (one dispatch; equal to a lone
 run up to rounding, since the loop's body is fused anew); "vmap" batches the members (fast on accelerators, equal up to
 rounding).
 """
 
+import functools
 import operator
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +26,20 @@ def over_members(function, how, donate=()):
     """Lifts `function(*member_args)` to all members, jitted; arguments and results are as `gather` makes them."""
     if how == "loop":
         lone = jax.jit(function, donate_argnums=donate)
-        return lambda *args: _columns([lone(*member) for member in zip(*args, strict=True)])
+
+        def loop(*args):
+            first, *rest = zip(*args, strict=True)
+            done = lone(*first)  # by itself: two threads would compile the same program twice
+            return _columns([done, *_threads().map(lambda member: lone(*member), rest)])
+
+        return loop
     mapped = jax.vmap(function) if how == "vmap" else lambda *args: jax.lax.map(lambda member: function(*member), args)
     return jax.jit(mapped, donate_argnums=donate)
+
+
+def at_once(how, count):
+    """Members that compute at the same time: every core takes one in a loop, which leaves most of a small program's cores idle."""
+    return min(count, _cores()) if how == "loop" else 1
 
 
 def gather(members, how):
@@ -45,6 +59,15 @@ def split(members, how):
 def stack(members):
     """Stacks a list of equal trees along a new leading member axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+
+
+def _cores():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def _threads():
+    return ThreadPoolExecutor(_cores(), thread_name_prefix="member")
 
 
 def _columns(results):

@@ -85,6 +85,7 @@ def _units(exchange, data):
     stratum = statistics.codes(zip(*within, strict=True)) if within else np.zeros(len(chosen), int)
     unit = statistics.clusters(chosen["runs"])
     if _distinct(unit, statistics.codes(values)) > _distinct(unit):
+        _refuse_mixture(exchange, unit, values)
         unit = np.arange(len(chosen))
     if _distinct(unit, stratum) > _distinct(unit):
         raise ValueError(
@@ -97,6 +98,17 @@ def _units(exchange, data):
     rows = np.searchsorted(data._rows, chosen._rows)  # both ascend
     data._memo[exchange] = rows, np.argsort(order)[unit], stratum[heads], values[heads]
     return data._memo[exchange]
+
+
+def _refuse_mixture(exchange, unit, values):
+    """Rows move by themselves only if the column varies inside every run: constant ones would count each of their rows as independent."""
+    for one in np.unique(unit):
+        mine = values[unit == one]
+        if len(mine) > 1 and len(set(mine.tolist())) == 1:
+            raise ValueError(
+                f"permute {exchange.describe()}: {exchange.column} varies inside some runs but is {mine[0]} in all {len(mine)} rows of another; "
+                f"choose the rows with `where` so that it varies inside all of them, or inside none"
+            )
 
 
 def _distinct(*codes):

@@ -36,8 +36,8 @@ class Cohort:
 
     @property
     def seconds(self):
-        """Expected time of all members, one after the other."""
-        return sum(cost.expected_seconds(unit.config) for unit in self.units)
+        """Expected time of all members."""
+        return cost.expected_seconds([unit.config for unit in self.units])
 
 
 def group(units, planned=()):

@@ -83,7 +83,12 @@ def test_another_device_is_measured(monkeypatch):
     monkeypatch.setattr(cost, "peak", lambda: (1e12, "made up"))
     run = bound()
     share, overhead = cost.EXPECTED["cpu"]
-    assert cost.expected_seconds(run) == pytest.approx(cost.of_run(run).flops / (share * 1e12) + 10 * overhead)
+    alone = cost.of_run(run).flops / (share * 1e12) + 10 * overhead
+    assert cost.expected_seconds([run]) == pytest.approx(alone)
+    cores = members.at_once("loop", 10**6)
+    assert cost.expected_seconds([run] * 2 * cores) == pytest.approx(2 * alone)  # a core each, twice
+    stacked = run.replace(**{"train.members": "map"})
+    assert cost.expected_seconds([stacked] * 3) == pytest.approx(3 * alone)
 
 
 # --- for people ----------------------------------------------------------------------------------------------------

@@ -93,6 +93,14 @@ def test_strata_inside_a_run_are_refused():
         permute("recipe", within=("recipe",))
 
 
+def test_a_column_that_varies_inside_some_runs_only_is_refused():
+    """By rows the three evaluations of r1 would count as three."""
+    rows = [dict(run="r0", recipe=recipe, loss=0.0) for recipe in "aab"] + [dict(run="r1", recipe="b", loss=0.0)] * 3
+    with pytest.raises(ValueError, match="recipe varies inside some runs but is b in all 3 rows of another; choose the rows with `where`"):
+        permute("recipe").arrangements(table(rows))
+    assert permute("recipe").arrangements(table(rows[:4])) == math.comb(4, 2)  # a run of one row is no mixture
+
+
 def test_an_exchange_of_ones_own():
     def reversed_labels(data, rng):
         return data.replace("recipe", data["recipe"][::-1] if rng.random() < 0.5 else data["recipe"])

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
+
 from scaling_jax import records
 from scaling_jax.data.corpus import DataConfig
 from scaling_jax.optim.schedules import ScheduleConfig
@@ -111,6 +113,13 @@ def bind(run, corpus):
     steps = run.train.steps
     if steps is None:
         steps = stream.epochs_to_steps(corpus, run.data, run.train.epochs)
+    data = run.data
+    if data.source == "file" and data.separator is None and data.document_tokens <= data.sequence:
+        raise ConfigError(
+            f"config.data.document_tokens = {data.document_tokens}: the file is cut into documents of this length, which go to different splits "
+            f"and in another order, so windows of data.sequence = {data.sequence} would hold unrelated pieces; set data.document_tokens far above, "
+            f"or data.separator to the token that ends a document"
+        )
     for split in run.train.evaluate:
         stream.evaluation(corpus, run.data, split)
     stream.unique_sequences(corpus, run.data)
@@ -185,15 +194,7 @@ def program_key(run):
         config["train"].pop(key)
     for key in ("subset_seed", "unique_tokens"):
         config["data"].pop(key, None)
-    config["how"] = [
-        run.train.members,
-        run.train.evaluate_every,
-        run.train.log_every,
-        run.train.checkpoint_every,
-        run.model.scan_layers,
-        run.model.remat,
-        run.data.path,
-    ]
+    config["how"] = records.recorded(run)
     return records.digest(config)
 
 
@@ -270,6 +271,11 @@ def _consistent(run):
     train, data = run.train, run.data
     if (train.steps is None) == (train.epochs is None):
         raise ConfigError(f"config.train.steps = {train.steps}, config.train.epochs = {train.epochs}: give exactly one of them")
+    wide = [name for name in ("dtype", "head_dtype") if getattr(run.model, name, None) == "float64"]
+    if wide and not jax.config.jax_enable_x64:
+        raise ConfigError(
+            f"config.model.{wide[0]} = 'float64': JAX computes in float32 unless told; set JAX_ENABLE_X64=1, or use 'float32'"
+        )
     if data.batch % train.accumulate:
         raise ConfigError(f"config.train.accumulate = {train.accumulate}: must divide config.data.batch = {data.batch}")
     if train.objective not in OBJECTIVES:

@@ -106,6 +106,18 @@ def canonical(record):
     return out
 
 
+def recorded(record):
+    """The rest of `record`: its recorded fields as nested dicts."""
+    out = {}
+    for f in dataclasses.fields(record):
+        value = getattr(record, f.name)
+        if f.metadata.get("recorded"):
+            out[f.name] = to_dict(value)
+        elif dataclasses.is_dataclass(value):
+            out[f.name] = recorded(value)
+    return out
+
+
 def digest(value):
     """First 16 hex digits of sha256 over canonical JSON (sorted keys, floats by repr)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -86,6 +86,7 @@ OVERRIDES = [
     ({"schedule.name": "linear"}, "config.schedule.name = 'linear': not one of 'cosine', 'wsd', 'constant'"),
     ({"schedule.warmup": 1.5}, "config.schedule.warmup = 1.5: must be at most 1.0"),
     ({"data.batch": 0}, "config.data.batch = 0: must be at least 1"),
+    ({"model.dtype": "float64"}, "config.model.dtype = 'float64': JAX computes in float32 unless told; set JAX_ENABLE_X64=1"),
     ({"train.steps": 0}, "config.train.steps = 0: must be at least 1"),
     ({"train.steps": 2**31}, "config.train.steps = 2147483648: must be at most 2147483647"),
     ({"train.epochs": 0}, "config.train.epochs = 0.0: must be greater than 0.0"),

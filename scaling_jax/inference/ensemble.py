@@ -16,6 +16,7 @@ import numpy as np
 
 from scaling_jax.train import objectives, state, step
 
+HELD = 2**31  # bytes of logits held at once, unless one window has more
 AVERAGES = ("logits", "probabilities", "losses")
 
 
@@ -34,12 +35,13 @@ def all_teams(count, largest=None, most=None, seed=0):
     return teams
 
 
-def team_losses(run, models, teams, windows, average="logits", chunk=16):
+def team_losses(run, models, teams, windows, average="logits", chunk=None):
     """Loss of every team on `windows`, nats per token.
 
     Args:
       run: static RunConfig shared by the models. models: list of parameter trees.
       teams: tuples of indices into models. windows: tokens [N, T + 1].
+      chunk: windows at a time; None: 16, or as many as have `HELD` bytes of logits.
     Returns:
       float64 [S].
     """
@@ -49,6 +51,7 @@ def team_losses(run, models, teams, windows, average="logits", chunk=16):
     for row, team in enumerate(teams):
         weights_SM[row, list(team)] = 1.0 / len(team)
     predict, score = _programs(state.static(run), average)
+    chunk = chunk or min(16, max(1, HELD // (4 * len(models) * (windows.shape[1] - 1) * run.model.vocab)))
     totals = np.zeros(len(teams))
     for begin in range(0, len(windows), chunk):
         part = windows[begin : begin + chunk]

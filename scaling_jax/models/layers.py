@@ -28,7 +28,7 @@ def matmul(equation, x, w):
 class AttentionMask:
     """Which keys a query may see; a pytree, made dense only by the reference attention.
 
-    kind: "causal" or "full". window: keys at most this far back, None means all. positions_BT and
+    kind: "causal" or "full". window: a query sees this many keys, its own the last; None means all. positions_BT and
     key_positions_BS: absolute positions (None: 0, 1, ...). segments_BT, key_segments_BS: document
     numbers, a query sees its own document only (None: one document).
     """

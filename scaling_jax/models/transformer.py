@@ -125,7 +125,7 @@ def _declared(config):
 
 
 def init(config, key):
-    """Random parameters: nested dict of float32 arrays, independent of mesh, loop, depth and of each other."""
+    """Random parameters: nested dict of float32 arrays, drawn independently of mesh, loop and each other."""
     depth = lambda path: config.layers if path[0] == "layers" else None
     return unflatten_dict({path: draw(key, "/".join(path), w, depth(path)) for path, w in _declared(config).items()})
 

@@ -16,7 +16,9 @@ class ScheduleConfig:
 
     name: str = field("cosine", choices=("cosine", "wsd", "constant"))
     warmup: float = field(0.05, at_least=0.0, at_most=1.0, doc="fraction of the run in linear warm-up")
-    final: float = field(0.0, at_least=0.0, at_most=1.0, doc="last learning rate, as a fraction of the peak")
+    final: float = field(
+        0.0, at_least=0.0, at_most=1.0, doc="learning rate at the end of the run, just past its last step, as a fraction of the peak"
+    )
     cooldown: float = field(0.2, at_least=0.0, at_most=1.0, doc="fraction of the run in linear decay (wsd only)")
 
 

@@ -40,13 +40,20 @@ class Cohort:
         return cost.expected_seconds([unit.config for unit in self.units])
 
 
-def group(units, planned=()):
-    """Cohorts of the training `units`, cheapest first; `planned` lists of identities keep their membership and order."""
+def group(units, planned=(), known=None):
+    """Cohorts of the training `units`, cheapest first.
+
+    Args:
+      planned: cohorts of an earlier start, as lists of identities. One that holds any of `units` is run again whole, its
+        finished members too: a cohort's checkpoint is of all its members.
+      known: identity -> unit, where members that are not among `units` are found.
+    """
     by_id = {unit.identity: unit for unit in units if unit.kind == "train"}
+    known = by_id if known is None else known
     cohorts, taken = [], set()
     for ids in planned:
-        if any(i in by_id for i in ids):
-            cohorts.append(Cohort(tuple(by_id[i] for i in ids if i in by_id)))
+        if (set(ids) & set(by_id)) - taken and all(i in known for i in ids):
+            cohorts.append(Cohort(tuple(known[i] for i in ids)))
             taken |= set(ids)
     together = {}
     for identity, unit in by_id.items():

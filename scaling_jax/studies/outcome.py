@@ -17,11 +17,11 @@ from scaling_jax.studies import claims as claims_
 from scaling_jax.studies import figures, report
 from scaling_jax.studies import study as studies
 from scaling_jax.studies.charts import between, number
+from scaling_jax.studies.report_verdicts import LARGER
 from scaling_jax.studies.rows import Data
 from scaling_jax.train import trajectory
 
 SCHEMA = 1
-NEXT_SCALE = {"smoke": "tiny", "tiny": "small", "small": "pod"}
 
 
 def write(study, state, done, workdir, title, scale, corpus, clock, ablation=None):
@@ -76,7 +76,10 @@ def estimates(study, data):
         try:
             if data is None:
                 raise NotTestable("no test stage has run yet")
-            entry["value"] = float(one.statistic(data))
+            value = float(one.statistic(data))
+            if not math.isfinite(value):
+                raise NotTestable(f"it is {value}: a run it rests on diverged")
+            entry["value"] = value
             value, without = intervals.deletions(lambda dropped, one=one: one.statistic(data.drop(dropped)), data.strata)
             found = intervals.from_deletions(value, without)
             entry["n"] = sum(map(len, without.values()))
@@ -115,7 +118,7 @@ def fit_laws(study, data):
     return out
 
 
-def show(progress, study, verdicts, found, workdir, title, scale, until):
+def show(progress, study, verdicts, found, workdir, command):
     """Prints the verdict table, the estimates and, as the last line, the command to type next."""
     progress.print("")
     progress.print(report.verdict_table(verdicts, progress.console.width))
@@ -127,18 +130,21 @@ def show(progress, study, verdicts, found, workdir, title, scale, until):
                 f"{one['text']}: {number(one['value'])} {one['unit']} {between(*(one['ci95'] or (None, None)))}, {one['n']} runs{paper}"
             )
     progress.print(f"report: {Path(workdir) / 'report.html'}")
-    progress.print(f"next: {next_command(title, scale, workdir, until)}")
+    progress.print(f"next: {command}")
 
 
-def next_command(title, scale, workdir, until):
-    """The command that goes on: the rest of this scale, or the next scale."""
+def next_command(name, scale, workdir, until=None, ablate=None, overrides=None):
+    """The command that goes on from one with these arguments: the rest of this scale, or the next scale."""
+    said = [*([f"--ablate={ablate}"] if ablate else []), *(f"--config.{field}={value}" for field, value in (overrides or {}).items())]
+    call = lambda scale, workdir, *more: shlex.join(
+        ["scaling-jax", "study", str(name), f"--scale={scale}", f"--workdir={workdir}", *said, *more]
+    )
     if until is not None:
-        return f"scaling-jax study {shlex.quote(str(title))} --scale={scale} --workdir={shlex.quote(str(workdir))}"
-    larger = NEXT_SCALE.get(scale)
-    if larger is None:
-        return f"open {shlex.quote(str(Path(workdir) / 'report.html'))}"
-    there = Path(workdir).with_name(f"{Path(workdir).name}_{larger}")
-    return f"scaling-jax study {shlex.quote(str(title))} --scale={larger} --workdir={shlex.quote(str(there))} --dry-run"
+        return call(scale, workdir)
+    if scale not in LARGER:
+        return shlex.join(["open", str(Path(workdir) / "report.html")])
+    larger = LARGER[scale]
+    return call(larger, Path(workdir).with_name(f"{Path(workdir).name}_{larger}"), "--dry-run")
 
 
 def provenance_of(corpus, ablation=None):
@@ -187,10 +193,7 @@ def _charts(study, data, workdir):
 
 def _notes(study, frame, ablation):
     notes = [f"A mechanism was taken out here: {json.dumps(ablation)}. Claims that rest on it should not hold."] if ablation else []
-    edges = sorted({f"{r.recipe} {r.size}: {r.edge}" for r in frame.itertuples() if getattr(r, "edge", "")})
-    if edges:
-        notes.append(f"Tuned to the edge of its grid, where a wider grid might do better: {'; '.join(edges)}.")
-    return notes
+    return [*notes, *(study.notes(frame) if study.notes and len(frame) else ())]
 
 
 def _spent(done):

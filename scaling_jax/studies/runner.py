@@ -61,7 +61,7 @@ def run(name, scale, workdir, until=None, dry_run=False, ablate=None, overrides=
     from scaling_jax.studies import outcome
 
     verdicts, estimates = outcome.write(study, state, done, workdir, title, scale, corpus, clock, ablation)
-    outcome.show(progress, study, verdicts, estimates, workdir, title, scale, until)
+    outcome.show(progress, study, verdicts, estimates, workdir, outcome.next_command(name, scale, workdir, until, ablate, overrides))
     return verdicts
 
 
@@ -86,14 +86,14 @@ def _announce(study, state, workdir, until, progress):
     return seconds
 
 
-def _execute(workdir, title, scale, state, progress, stage, wanted, missing):
+def _execute(workdir, title, scale, state, progress, stage, known, missing):
     """Brings the missing units of a stage into state.results: from disk, by training, by scoring."""
     for unit in list(missing):
         metrics = loop.result(workdir, unit.identity)
         if metrics is not None:
             state.results[unit.identity] = metrics
             missing.remove(unit)
-    cohorts = cohorts_.group(missing, cohorts_.read_plan(workdir))
+    cohorts = cohorts_.group(missing, cohorts_.read_plan(workdir), known)
     cohorts_.write_plan(workdir, title, scale, cohorts)
     progress.total = max(progress.total, progress.done + sum(c.seconds for c in cohorts))
     for cohort in cohorts:
@@ -104,17 +104,16 @@ def _execute(workdir, title, scale, state, progress, stage, wanted, missing):
         progress.print(_line(stage, cohort, results, workdir, time.perf_counter() - begin))
     for unit in missing:
         if unit.kind == "score":
-            state.results[unit.identity] = _score(workdir, unit, wanted, progress, stage)
+            state.results[unit.identity] = _score(workdir, unit, known, progress, stage)
 
 
-def _score(workdir, unit, wanted, progress, stage):
+def _score(workdir, unit, known, progress, stage):
     """Scores the teams of an ensemble unit out of its parents' saved weights."""
     from scaling_jax.data import stream
     from scaling_jax.inference import ensemble
     from scaling_jax.train import checkpoint
 
-    parents = {u.identity: u for u in wanted}
-    run = parents[unit.parents[0]].config
+    run = known[unit.parents[0]].config
     models = [checkpoint.load_params(workdir / "runs" / parent / "params") for parent in unit.parents]
     windows = stream.evaluation(open_corpus(run.data), run.data, unit.config.split)
     begin = time.perf_counter()
@@ -122,7 +121,7 @@ def _score(workdir, unit, wanted, progress, stage):
     metrics = {"losses": [float(loss) for loss in losses]}
     folder = workdir / "runs" / unit.identity
     folder.mkdir(parents=True, exist_ok=True)
-    trajectory.write_json(folder / "result.json", {"schema": SCHEMA, "kind": "score", "metrics": metrics})
+    trajectory.write_result(folder, "score", metrics)
     sizes = [len(team) for team in unit.config.teams]
     best = min((loss, size) for loss, size in zip(losses, sizes, strict=True))
     progress.print(

@@ -65,6 +65,7 @@ class Study:
 
     settings: numbers the stages use; scales: scale -> overrides of settings (bare names) and of the base config
     (dotted names). rows: `(unit, metrics, runs) -> list of dicts`, None for the standard columns.
+    notes: `frame of rows -> sentences` that stand before the report's verdicts.
     """
 
     paper: str
@@ -79,6 +80,7 @@ class Study:
     figures: tuple = ()
     laws: tuple = ()
     rows: Callable | None = None
+    notes: Callable | None = None
 
     def at(self, scale, ablation=None, overrides=None):
         """The `State` in which this study starts at `scale`, optionally with a claim's mechanism taken out and config fields overridden."""
@@ -95,17 +97,22 @@ class Study:
                     raise ConfigError(
                         f"scale {scale!r}: {name!r} is neither a setting of this study ({', '.join(settings)}) nor a dotted config field"
                     )
-        return State(base=cfg.resolve(cfg.load(self.base), leaves | (overrides or {})), settings=settings, results={})
+        taken = frozenset(overrides or ()) | {name for name in ablation or () if "." in name}
+        return State(base=cfg.resolve(cfg.load(self.base), leaves | (overrides or {})), settings=settings, results={}, taken=taken)
 
 
 @dataclass(frozen=True)
 class State:
-    """What a stage may look at: the base config, the settings, and results of finished units on its own split."""
+    """What a stage may look at: the base config, the settings, and results of finished units on its own split.
+
+    taken: config fields that the command line (or an ablation) has set, which no stage may set again.
+    """
 
     base: cfg.RunConfig
     settings: Mapping
     results: dict
     split: str = "test"
+    taken: frozenset = frozenset()
 
     def __getitem__(self, setting):
         return self.settings[setting]
@@ -124,6 +131,8 @@ class State:
     def run(self, overrides, **labels):
         """A training unit: the base config with dotted `overrides`, evaluated on this stage's split."""
         overrides = {"train.evaluate": (self.split,), **overrides}
+        if self.taken:
+            _refuse_overruled(self.taken, overrides)
         unit = _unit(self.base, tuple(overrides.items()), tuple(sorted(labels.items())))
         if (unit.config.seed >= TUNING_SEED) != (self.split == "tune"):
             raise SplitError(
@@ -149,6 +158,16 @@ class State:
         return None if metrics is None else metrics["losses"]
 
 
+def _refuse_overruled(taken, overrides):
+    """An override that a stage would overrule changes nothing, although the directory says it was given."""
+    either = {"train.steps", "train.epochs"}  # one replaces the other
+    for name in sorted(taken):
+        if name in overrides or (name in either and either & set(overrides)):
+            raise ConfigError(
+                f"config.{name}: the stages of this study set it themselves, run by run; leave it out, or edit the study's settings"
+            )
+
+
 def grid(axes, seeds, **labels):
     """A one-stage study's stage: every combination of dotted field -> values, each with `seeds` seeds."""
 
@@ -163,7 +182,9 @@ def grid(axes, seeds, **labels):
 
 
 def walk(study, state, execute, until=None):
-    """Runs every stage to its end; `execute(stage, units, missing)` must put the missing units' metrics into state.results.
+    """Runs every stage to its end; `execute(stage, known, missing)` must put the missing units' metrics into state.results.
+
+    known: identity -> unit, of everything asked for so far, this stage included.
 
     Returns:
       {stage name: units}, in order; stops after the stage named `until`.
@@ -171,15 +192,16 @@ def walk(study, state, execute, until=None):
     names = [stage.name for stage in study.stages]
     if until is not None and until not in names:
         raise ConfigError(f"--until={until}: not a stage of this study; its stages are {', '.join(names)}{records.suggest(until, names)}")
-    done = {}
+    done, known = {}, {}
     for stage in study.stages:
         view = replace(state, split=stage.split)
         while True:
-            wanted = list({unit.identity: unit for unit in stage.expand(view)}.values())
-            missing = [unit for unit in wanted if unit.identity not in state.results]
+            wanted = {unit.identity: unit for unit in stage.expand(view)}
+            known |= wanted
+            missing = [unit for unit in wanted.values() if unit.identity not in state.results]
             if not missing:
                 break
-            execute(stage, wanted, missing)
+            execute(stage, known, missing)
             lost = [unit.identity for unit in missing if unit.identity not in state.results]
             if lost:
                 raise RuntimeError(f"stage {stage.name}: {len(lost)} units gave no result, the first is {lost[0]}")
@@ -193,7 +215,7 @@ def forecast(study, state, until=None):
     """The units a study asks for if no loss ever beats another: known before anything runs; adaptive stages may add to it."""
     imagined = replace(state, results={})
 
-    def pretend(stage, wanted, missing):
+    def pretend(stage, known, missing):
         imagined.results.update({unit.identity: _flat(unit) for unit in missing})
 
     return walk(study, imagined, pretend, until)
@@ -252,7 +274,7 @@ def run_columns(run):
     columns = {name: getattr(run.model, name) for name in ("width", "layers") if hasattr(run.model, name)}
     columns |= {"params": count.total, "params_body": count.body, "params_embedding": count.embedding, "params_active": count.active}
     columns |= {
-        "tokens": run.data.unique_tokens or seen,
+        "tokens": min(seen, stream.unique_sequences(open_corpus(run.data), run.data) * run.data.sequence),
         "tokens_seen": seen,
         "steps": run.train.steps,
         "epochs": run.train.epochs,

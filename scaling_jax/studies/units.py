@@ -54,7 +54,9 @@ def train(run, **labels):
 
 
 def score(config, parents, **labels):
-    """A scoring unit over the final weights of `parents` (train units of one program)."""
+    """A scoring unit over the final weights of `parents`: train units of one model, which one program predicts with."""
+    if len({unit.config.model for unit in parents}) != 1:
+        raise ValueError("parents: their models differ, and one program predicts with all of them; score each model's runs by themselves")
     ids = tuple(unit.identity for unit in parents)
     identity = records.digest({"kind": "score", "schema": SCHEMA, "config": records.canonical(config), "parents": list(ids)})
     return Unit("score", config, identity, identity, ids, tuple(sorted(labels.items())))

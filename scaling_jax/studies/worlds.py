@@ -29,16 +29,14 @@ class World:
     shared: float = 0.7
 
 
-def live(study, scale, world, seed, until=None, permutations=1000):
-    """The verdicts of `study` at `scale` in one draw of `world`."""
-    state = study.at(scale)
+def live(study, scale, world, seed, until=None, permutations=1000, overrides=None):
+    """The verdicts of `study` at `scale`, with config `overrides`, in one draw of `world`."""
+    state = study.at(scale, overrides=overrides)
     state = replace(state, results={})
-    trained = {}
 
-    def execute(stage, wanted, missing):
-        trained.update({unit.identity: unit for unit in wanted if unit.kind == "train"})
+    def execute(stage, known, missing):
         for unit in missing:
-            state.results[unit.identity] = _train(world, unit, seed) if unit.kind == "train" else _score(world, unit, trained, state)
+            state.results[unit.identity] = _train(world, unit, seed) if unit.kind == "train" else _score(world, unit, known, state)
 
     done = studies.walk(study, state, execute, until)
     frame, cells = studies.rows(study, state, done)
@@ -49,17 +47,15 @@ def _train(world, unit, seed):
     rng = np.random.default_rng([seed, zlib.crc32(unit.identity.encode())])
     own, *rest = rng.standard_normal(1 + 3)
     truth, common = world.loss(unit.config), world.shared**0.5 * own
-    noise = {
-        split: world.noise * (common + (1 - world.shared) ** 0.5 * e) for split, e in zip(("train", "tune", "test"), rest, strict=True)
-    }
-    return {f"{split}/loss": float(truth + e) for split, e in noise.items()}
+    noise = dict(zip(("train", "tune", "test"), world.noise * (common + (1 - world.shared) ** 0.5 * np.array(rest)), strict=True))
+    return {f"{split}/loss": float(truth + noise[split]) for split in ("train", *unit.config.train.evaluate)}
 
 
-def _score(world, unit, trained, state):
+def _score(world, unit, known, state):
     key = f"{unit.config.split}/loss"
     losses = []
     for team in unit.config.teams:
         members = [unit.parents[i] for i in team]
         own = np.array([state.results[m][key] for m in members])
-        losses.append(float(own.mean() if world.team is None else world.team(own, [trained[m].config for m in members])))
+        losses.append(float(own.mean() if world.team is None else world.team(own, [known[m].config for m in members])))
     return {"losses": losses}

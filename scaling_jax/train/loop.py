@@ -92,9 +92,8 @@ def train(runs, corpus, workdir, progress, name="run"):
                 )
                 clock, last = time.perf_counter(), done
             if done % first.train.checkpoint_every == 0 and done < steps:
-                for (
-                    writer
-                ) in writers:  # sealed first: a segment ahead of the newest checkpoint is dropped on resume, one behind it must exist
+                # Sealed first: a segment ahead of the newest checkpoint is dropped on resume, one behind it must exist.
+                for writer in writers:
                     writer.seal(done)
                 saved.save(done, _stacked(state, how))
 
@@ -102,14 +101,13 @@ def train(runs, corpus, workdir, progress, name="run"):
         for folder, writer, member, result in zip(folders, writers, members.split(state, how), results, strict=True):
             checkpoint.save_params(folder / "params", member.params)
             writer.seal(steps)
-            trajectory.write_json(folder / "result.json", {"schema": SCHEMA, "kind": "train", "metrics": result})
+            trajectory.write_result(folder, "train", result)
     return dict(zip(ids, results, strict=True))
 
 
 def result(workdir, identity):
     """The metrics of a finished unit, or None."""
-    path = Path(workdir) / "runs" / identity / "result.json"
-    return json.loads(path.read_text(encoding="utf-8"))["metrics"] if path.is_file() else None
+    return trajectory.read_result(Path(workdir) / "runs" / identity)
 
 
 def cohort_id(ids):
@@ -145,12 +143,12 @@ def _stacked(state, how):
 def _evaluate(evaluate, state, windows, how):
     """[{split/loss: nats per token}] per member."""
     params = [s.params for s in state] if how == "loop" else state.params
+    count = len(params) if how == "loop" else len(jax.tree.leaves(params)[0])
     out = {}
     for split, tokens in windows.items():
-        count = len(params) if how == "loop" else len(jax.tree.leaves(params)[0])
         losses = evaluate(params, members.gather([tokens] * count, how))
         out[f"{split}/loss"] = np.asarray(jax.device_get(losses))
-    return [{split: values[i] for split, values in out.items()} for i in range(count)] if out else [{}] * len(state)
+    return [{split: values[i] for split, values in out.items()} for i in range(count)]
 
 
 def _named(metric):

@@ -9,7 +9,7 @@ from flax import struct
 
 from scaling_jax import config as cfg
 
-PURPOSES = {"init": 0, "objective": 1, "sample": 2}  # fold_in(seed, purpose), then step; append only
+PURPOSES = {"init": 0, "objective": 1}  # fold_in(seed, purpose), then step; append only
 
 
 @struct.dataclass
@@ -57,9 +57,14 @@ def transformation(run, hyper, step):
     """The optimizer of `run` at `step`, an optax transformation that takes extra arguments."""
     import optax
 
-    from scaling_jax.optim import schedules
-
     optimizer = cfg.component(run.optimizer.name, cfg.OPTIMIZERS)
     model = cfg.component(run.model.name, cfg.MODELS)
-    rate = hyper["optimizer"]["learning_rate"] * schedules.factor(run.schedule.name, step, hyper["steps"], **hyper["schedule"])
+    rate = learning_rate(run, hyper, step)
     return optax.with_extra_args_support(optimizer.rule(run.optimizer, {**hyper["optimizer"], "rate": rate}, model.axes(run.model)))
+
+
+def learning_rate(run, hyper, step):
+    """The learning rate of `run` at `step`."""
+    from scaling_jax.optim import schedules
+
+    return hyper["optimizer"]["learning_rate"] * schedules.factor(run.schedule.name, step, hyper["steps"], **hyper["schedule"])

@@ -10,6 +10,8 @@ from scaling_jax import config as cfg
 from scaling_jax.train import objectives
 from scaling_jax.train import state as states
 
+LOGITS = 2**30  # bytes of logits an evaluation holds at once, unless one window has more
+
 
 def train_step(run, state, batch, hyper):
     """One optimizer step of one member.
@@ -33,18 +35,16 @@ def train_step(run, state, batch, hyper):
     rule = states.transformation(run, hyper, state.step)
     updates, opt_state = rule.update(gradient, state.opt_state, state.params, key=key, loss=closure, step=state.step)
     params = optax.apply_updates(state.params, updates)
-    from scaling_jax.optim import schedules
-
-    rate = hyper["optimizer"]["learning_rate"] * schedules.factor(run.schedule.name, state.step, hyper["steps"], **hyper["schedule"])
-    metrics = {**metrics, "grad_norm": norm, "learning_rate": rate}
+    metrics = {**metrics, "grad_norm": norm, "learning_rate": states.learning_rate(run, hyper, state.step)}
     return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
 
-def evaluate(run, params, windows, chunk=64):
-    """Mean next-token loss of one member on fixed windows [n, T + 1], nats per token, in chunks of `chunk` windows."""
+def evaluate(run, params, windows):
+    """Mean next-token loss of one member on fixed windows [n, T + 1], nats per token, in chunks of equal size."""
     apply = model_apply(run)
-    n = len(windows)
-    size = max(d for d in range(1, min(chunk, n) + 1) if n % d == 0)
+    n, length = windows.shape
+    chunk = min(n, 64, max(1, LOGITS // (4 * (length - 1) * run.model.vocab)))
+    size = max(d for d in range(1, chunk + 1) if n % d == 0)
 
     def one(tokens):
         logits, _ = apply(params, tokens[:, :-1])

@@ -7,6 +7,7 @@ so a resumed trajectory equals an undisturbed one byte for byte. Timings live el
 
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 
@@ -36,11 +37,6 @@ class Writer:
         if self.file is None:
             self.file = open(self.path, "w", encoding="utf-8")
         self.file.write(json.dumps({"step": int(step), **{k: float(v) for k, v in values.items()}}) + "\n")
-
-    def flush(self):
-        """Makes what was logged visible to a reader."""
-        if self.file is not None:
-            self.file.flush()
 
     def seal(self, step):
         """Closes the open segment, which ends at `step`, and records its checksum."""
@@ -79,6 +75,22 @@ def read(run):
             values = json.loads(line)
             lines.setdefault(values["step"], {}).update(values)
     return pd.DataFrame([lines[step] for step in sorted(lines)])
+
+
+def write_result(folder, kind, metrics):
+    """Writes result.json, which comes last and marks a unit as done; a metric that is not finite (the run diverged) is null there."""
+    finite = lambda value: [finite(v) for v in value] if isinstance(value, list) else value if math.isfinite(value) else None
+    metrics = {name: finite(value) for name, value in metrics.items()}
+    write_json(Path(folder) / "result.json", {"schema": SCHEMA, "kind": kind, "metrics": metrics})
+
+
+def read_result(folder):
+    """The metrics of a finished unit, nan where it diverged; None while it is not finished."""
+    path = Path(folder) / "result.json"
+    if not path.is_file():
+        return None
+    number = lambda value: [number(v) for v in value] if isinstance(value, list) else math.nan if value is None else value
+    return {name: number(value) for name, value in json.loads(path.read_text(encoding="utf-8"))["metrics"].items()}
 
 
 def write_json(path, value):

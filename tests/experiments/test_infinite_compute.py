@@ -12,7 +12,7 @@ from scaling_jax.laws import fit, forms
 from scaling_jax.laws.fit import NotTestable
 from scaling_jax.studies import runner, worlds
 from scaling_jax.studies.rows import Data
-from tests.studies.test_contract import parameters, planned
+from tests.studies.test_contract import STAND_IN, parameters, planned
 
 PATH = Path(__file__).resolve().parents[2] / "experiments" / "pretraining" / "infinite_compute" / "study.py"
 PAPER = {"150M": 150e6, "300M": 300e6, "600M": 600e6, "1.4B": 1.4e9}
@@ -87,6 +87,26 @@ def test_a_null_world_is_not_believed():
     verdicts = [v.verdict for seed in range(12) for v in worlds.live(study, "tiny", world, seed, until="ensembles", permutations=200)]
     assert len(verdicts) == 96
     assert verdicts.count("holds") <= 2
+
+
+def test_what_the_joint_stage_trains_changes_no_claim_on_one_size():
+    """Where tuned members win the contest the joint stage trains tuned members of every size; larger ones are better here."""
+    study, _ = runner.load("infinite_compute")
+    loss = lambda run: 2.2 - 0.001 * run.model.width + 0.02 * (run.train.steps >= 768 and run.optimizer.weight_decay < 0.5)
+    world = worlds.World(loss, noise=0.004)
+    half, whole = ({v.claim: v for v in worlds.live(study, "tiny", world, 0, until=stage)} for stage in ("ensembles", None))
+    text = next(c.text for c in study.claims if c.statistic.__name__ == "heavy_alone")
+    assert half[text].value == whole[text].value and half[text].n == whole[text].n == 16
+
+
+def test_pod_judges_every_claim():
+    """At the paper's points nothing was tuned; a world stands in for the pod."""
+    study, _ = runner.load("infinite_compute")
+    law = lambda run: 3.0 + 50 / parameters(run) ** 0.3 + 0.6 * (run.data.unique_tokens / 2e8) ** -0.5
+    world = worlds.World(law, lambda losses, runs: losses.mean() - 0.2 * (1 - 1 / len(losses)), noise=0.002)
+    verdicts = worlds.live(study, "pod", world, 0, permutations=200, overrides=STAND_IN)
+    assert all(v.value is not None for v in verdicts), [v.reason for v in verdicts if v.value is None]
+    assert verdicts[2].ci95[0] > 0, "the largest model is the best in this world"
 
 
 def test_a_planted_effect_is_found():

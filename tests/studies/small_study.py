@@ -40,7 +40,9 @@ STUDY = Study(
     settings={},
     stages=(Stage("tune", tune, split="tune"), Stage("teams", teams)),
     claims=tuple(
-        Claim(f"two models beat one by more than {margin}", gain, margin, ">", permute("members", where={"recipe": "team"}), {"seed": 1})
+        Claim(
+            f"two models beat one by more than {margin}", gain, margin, ">", permute("members", where={"recipe": "team"}), {"data.batch": 8}
+        )
         for margin in (0.0, 0.1, 5.0)
     ),
     scales={

@@ -21,6 +21,7 @@ from scaling_jax.train import state, step
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [p for p in sorted((ROOT / "experiments").rglob("*.py")) if "STUDY = " in p.read_text()]
 SCALES = ("smoke", "tiny", "small", "pod")
+STAND_IN = {"data.source": "tests.studies.test_contract:stand_in"}
 SMOKE_CPU_SECONDS = 5.0  # of the study itself, its imports and its compiling
 HEAVY_IMPORTS = 7.0  # allowance on top for a cold compile cache and a busy machine
 
@@ -39,8 +40,7 @@ def stand_in(data):
 def planned(path, scale):
     """Every unit `scale` asks for, if nothing beats its start."""
     study, _ = runner.load(str(path))
-    data = {"data.source": "tests.studies.test_contract:stand_in"} if scale == "pod" else {}
-    at = study.at(scale, overrides=data)
+    at = study.at(scale, overrides=STAND_IN if scale == "pod" else {})
     return [unit for group in studies.forecast(study, at).values() for unit in group]
 
 
@@ -72,6 +72,15 @@ def test_it_makes_three_claims_or_more_that_can_lose(path):
         assert hasattr(claim.exchange, "arrangements"), f"{claim.text}: its exchange cannot count its relabelings"
         plain, ablated = study.at("smoke"), study.at("smoke", claim.ablation)
         assert (plain.base, plain.settings) != (ablated.base, ablated.settings), f"{claim.text}: its ablation changes nothing"
+
+
+@each_study
+@pytest.mark.parametrize("scale", SCALES[:-1])
+def test_every_ablation_can_be_planned(path, scale):
+    study, _ = runner.load(str(path))
+    for claim in study.claims:
+        units = [unit for group in studies.forecast(study, study.at(scale, claim.ablation)).values() for unit in group]
+        assert {u.identity for u in units} != {u.identity for u in planned(path, scale)}, f"{claim.text}: its ablation changes no unit"
 
 
 @each_study

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from scaling_jax.records import ConfigError
-from scaling_jax.studies import cohorts, runner
+from scaling_jax.studies import cohorts, outcome, runner, units
 from scaling_jax.studies import study as studies
 
 SMALL = str(Path(__file__).with_name("small_study.py"))
@@ -115,6 +116,13 @@ def test_until_stops_and_says_how_to_go_on(tmp_path, capfd):
     assert last.startswith("next: scaling-jax study") and "--until" not in last and f"--workdir={tmp_path}" in last.replace("\n", "")
 
 
+def test_the_next_command_repeats_what_was_said():
+    said = outcome.next_command("my/study.py", "tiny", "out", "tune", 2, {"model.layers": "3"})
+    assert said == "scaling-jax study my/study.py --scale=tiny --workdir=out --ablate=2 --config.model.layers=3"
+    assert outcome.next_command("x", "tiny", "out") == "scaling-jax study x --scale=small --workdir=out_small --dry-run"
+    assert outcome.next_command("x", "pod", "out") == "open out/report.html"
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -123,6 +131,9 @@ def test_until_stops_and_says_how_to_go_on(tmp_path, capfd):
         (dict(until="ensemble"), ("--until=ensemble", "did you mean 'ensembles'")),
         (dict(ablate=99), ("--ablate=99", "1 to 8")),
         (dict(overrides={"model.widht": "3"}), ("model.widht", "did you mean 'width'")),
+        (dict(overrides={"optimizer.weight_decay": "0.5"}), ("config.optimizer.weight_decay", "set it themselves")),
+        (dict(overrides={"train.steps": "5"}), ("config.train.steps", "set it themselves")),
+        (dict(overrides={"seed": "1"}), ("config.seed", "set it themselves")),
         (dict(name="nowhere/study.py"), ("nowhere/study.py", "no such file")),
     ],
 )
@@ -156,11 +167,49 @@ def test_a_tuning_stage_cannot_see_test():
 
 def test_planned_cohorts_keep_their_members():
     study, _ = runner.load(SMALL)
-    units = [study.at("smoke").run({"seed": seed}) for seed in range(5)]
-    first = cohorts.group(units[:3])
-    again = cohorts.group(units, [[u.identity for u in c.units] for c in first])
-    assert [u.identity for u in again[0].units] == [u.identity for u in units[:3]]
+    runs = [study.at("smoke").run({"seed": seed}) for seed in range(5)]
+    first = cohorts.group(runs[:3])
+    again = cohorts.group(runs, [[u.identity for u in c.units] for c in first])
+    assert [u.identity for u in again[0].units] == [u.identity for u in runs[:3]]
     assert sum(len(c.units) for c in again) == 5
+    known = {u.identity: u for u in runs}
+    rest = cohorts.group(runs[1:4], [[u.identity for u in runs[:3]], [u.identity for u in runs[1:3]]], known)
+    assert sorted([len(c.units) for c in rest]) == [1, 3], "a finished member stays, and nothing is planned twice"
+
+
+def test_a_cohort_of_which_a_member_is_finished_ends_the_same(undisturbed, tmp_path):
+    """Killed between the results of its members."""
+    shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    last = plan["cohorts"][-1]["members"]
+    assert len(last) == 3
+    for lost in last[1:]:
+        (tmp_path / "runs" / lost / "result.json").unlink()
+    runner.run(SMALL, "smoke", tmp_path, quiet=True)
+    assert promised(tmp_path) == promised(undisturbed[0])
+    assert json.loads((tmp_path / "plan.json").read_text()) == plan
+
+
+def test_diverged_runs_are_judged_not_fatal(tmp_path, capfd):
+    verdicts = runner.run(SMALL, "smoke", tmp_path, overrides={"optimizer.weight_decay": "1e30"})
+    assert {v.verdict for v in verdicts} == {"not testable"} and "nan" in verdicts[0].reason
+    json.loads((tmp_path / "verdict.json").read_text(), parse_constant=pytest.fail)
+    assert (tmp_path / "report.html").is_file() and "not testable" in capfd.readouterr().out
+
+
+def test_teams_are_of_one_model():
+    study, _ = runner.load(SMALL)
+    runs = [study.at("smoke", overrides={"model.rope_theta": theta}).run({"seed": 0}) for theta in (100.0, 10_000.0)]
+    with pytest.raises(ValueError, match="parents: their models differ"):
+        units.score(units.EnsembleConfig(teams=((0, 1),)), runs)
+
+
+def test_tokens_are_the_unique_ones():
+    study, _ = runner.load(SMALL)
+    row = lambda **leaves: studies.run_columns(study.at("smoke", overrides=leaves).run({"seed": 0}).config)
+    assert (row()["tokens"], row()["tokens_seen"]) == (256, 60 * 4 * 8)
+    assert row(**{"data.unique_tokens": 3000})["tokens"] == 60 * 4 * 8, "no more than were seen"
+    assert row(**{"data.unique_tokens": None, "train.steps": 300})["tokens"] == 3992, "the whole split, in whole windows"
 
 
 def test_exit_codes(tmp_path):

@@ -114,6 +114,27 @@ def test_stacked_members_agree_to_rounding(whole, tmp_path, how):
     assert found[identity]["test/loss"] == pytest.approx(results[identity]["test/loss"], rel=1e-4)
 
 
+@pytest.mark.parametrize("how", ["loop", "map"])
+def test_without_a_split_nothing_is_evaluated(tmp_path, how):
+    runs = [bound(**{"train.members": how, "train.evaluate": (), "train.steps": 4, "seed": seed})[0] for seed in (3, 4)]
+    found = loop.train(runs, bound()[1], tmp_path, Progress(quiet=True))
+    assert all("train/loss" in metrics and "test/loss" not in metrics for metrics in found.values())
+
+
+def test_a_run_that_diverges_is_a_result(tmp_path):
+    """Beside one that does not: both are recorded, and read back as they were."""
+    leaves = [{}, {"optimizer.learning_rate": 1e30}]
+    runs = [bound(**{"train.clip_norm": None, "train.steps": 8, **leaf})[0] for leaf in leaves]
+    corpus = bound()[1]
+    found = loop.train(runs, corpus, tmp_path, Progress(quiet=True))
+    well, ill = (found[cfg.identity(run, corpus)] for run in runs)
+    assert np.isfinite(list(well.values())).all() and np.isnan(ill["test/loss"])
+    for run in runs:
+        identity = cfg.identity(run, corpus)
+        np.testing.assert_equal(loop.result(tmp_path, identity), found[identity])
+        json.loads((tmp_path / "runs" / identity / "result.json").read_text(), parse_constant=pytest.fail)
+
+
 def test_a_cohort_resumes_as_well(tmp_path):
     runs, corpus = [bound(seed=seed)[0] for seed in (3, 4)], bound()[1]
     expected = loop.train(runs, corpus, tmp_path / "a", Progress(quiet=True))

@@ -5,6 +5,8 @@ import functools
 import math
 from pathlib import Path
 
+from scaling_jax.data import stream
+from scaling_jax.data.corpus import open_corpus
 from scaling_jax.inference.ensemble import all_teams
 from scaling_jax.studies import tuning
 from scaling_jax.studies.study import Stage, standard_rows
@@ -19,8 +21,9 @@ def run(state, size, point, seed, tokens=None, **labels):
     """The unit that trains `size` at `point` (epochs, decay, rate) on `tokens` unique tokens; labelled by size and recipe."""
     tokens = tokens or state["tokens"]
     epochs = point["epochs"]
-    if not state["repeat"]:  # ablation: as many steps, on fresh tokens
-        tokens, epochs = int(tokens * epochs), 1
+    if not state["repeat"]:  # ablation: as many steps, on fresh tokens, as far as there are any
+        seen, tokens = tokens * epochs, min(tokens * epochs, available(state))
+        epochs = seen / tokens
     overrides = {
         **state["sizes"][size],
         "data.unique_tokens": tokens,
@@ -29,7 +32,15 @@ def run(state, size, point, seed, tokens=None, **labels):
         "optimizer.learning_rate": point["rate"],
         "seed": seed,
     }
+    if state["published"] and state.split == "test":  # nothing was tuned: a size is chosen by the tune split of its own runs
+        overrides["train.evaluate"] = ("tune", "test")
     return state.run(overrides, size=size, **labels)
+
+
+def available(state):
+    """Tokens of the train split, in whole windows."""
+    data = state.base.replace(**{"data.unique_tokens": None}).data
+    return stream.unique_sequences(open_corpus(data), data) * data.sequence
 
 
 def descent(state, size, recipe, tokens=None):
@@ -61,7 +72,7 @@ def tuned(state, size, recipe, tokens=None):
     """The point a finished descent settled on; as labels, its mean loss on the tune split and the axes on whose edge it lies."""
     found, view = descent(state, size, recipe, tokens), state.on("tune")
     if state["published"]:
-        return found.point, {"edge": "", "tune_loss": math.nan}
+        return found.point, {}
     losses = [view.loss(run(view, size, found.point, seed, tokens)) for seed in view.seeds(state["tuning_seeds"])]
     return found.point, {"edge": ",".join(found.edges), "tune_loss": tuning.mean(losses)}
 
@@ -93,10 +104,11 @@ def _tuning(state, recipe, sizes, budgets):
 
 def sizes(state):
     """Every size at its tuned point, both recipes, fresh seeds."""
-    out = []
+    out, (first, *_, last) = [], [*state["sizes"]] * 2
     for recipe in RECIPES:
         for size in state["sizes"]:
             point, flags = tuned(state, size, recipe)
+            flags = flags | {"extreme": int(size in (first, last))}
             out += [run(state, size, point, seed, recipe=recipe, **flags) for seed in state.seeds(state["seeds"])]
     return out
 
@@ -190,9 +202,17 @@ def joint(state):
     return out
 
 
+def notes(frame):
+    """What a reader should know first: points tuned to the edge of their grid."""
+    edges = sorted({f"{r.recipe} {r.size}: {r.edge}" for r in frame.itertuples() if r.edge})
+    return [f"Tuned to the edge of its grid, where a wider grid might do better: {'; '.join(edges)}."] if edges else []
+
+
 def rows(unit, metrics, runs):
     """The standard columns; of a team also its slots (seeds) and which of them hold heavy members, as bit masks."""
     out = standard_rows(unit, metrics, runs)
+    if "tune/loss" in metrics:
+        out = [row | {"tune_loss": metrics["tune/loss"]} for row in out]
     if unit.kind == "score" and "recipe" not in unit.label:
         count = len(unit.parents) // 2
         for row in out:
@@ -200,4 +220,4 @@ def rows(unit, metrics, runs):
             row["heavy"] = sum(1 << i - count for i in row["team"] if i >= count)
             row["recipe"] = {0: "tuned team", row["slots"]: "heavy team"}.get(row["heavy"], "mixed team")
             row["best_team"] = int(row["recipe"] == row.pop("better") and row["average"] == "as claimed")
-    return [{"slots": 0, "heavy": 0, "best_team": 0, "tune_loss": math.nan, "edge": "", "average": "", **row} for row in out]
+    return [{"slots": 0, "heavy": 0, "best_team": 0, "tune_loss": math.nan, "edge": "", "extreme": 0, "average": "", **row} for row in out]

@@ -101,7 +101,8 @@ class LoneOrTeam:
 
 def heavy_alone(data):
     """A heavy member alone minus a tuned one."""
-    return data.where(recipe="heavy member", stage="ensembles").mean() - data.where(recipe="tuned member").mean()
+    part = data.where(stage="ensembles")  # the joint stage trains members of every size
+    return part.where(recipe="heavy member").mean() - part.where(recipe="tuned member").mean()
 
 
 def heavy_together(data):

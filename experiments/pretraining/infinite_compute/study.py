@@ -212,10 +212,12 @@ STUDY = Study(
             **{
                 "data.source": "file",
                 "data.dtype": "uint32",
+                "data.document_tokens": 131_072,
                 "data.vocab": 128_256,
                 "data.sequence": 4096,
                 "data.batch": 64,
                 "data.eval_sequences": 1024,
+                "train.accumulate": 32,
                 "model.dtype": "bfloat16",
                 "model.scan_layers": True,
                 "model.remat": True,
@@ -225,6 +227,7 @@ STUDY = Study(
         ),
     },
     rows=stages.rows,
+    notes=stages.notes,
     claims=CLAIMS,
     estimates=(
         Estimate("best weight decay at the largest size, over the usual 0.1", statistics.best_decay_ratio, "times", paper_value=32.0),
@@ -278,9 +281,9 @@ STUDY = Study(
         trajectories(
             "Training loss over epochs",
             by=("recipe", "size"),
-            where={"stage": "sizes", "size": ["8", "48"]},
+            where={"extreme": 1},
             claims=(1, 3),
-            caption="One epoch is one pass over the same unique tokens.",
+            caption="The smallest and the largest size. One epoch is one pass over the same unique tokens.",
         ),
     ),
 )

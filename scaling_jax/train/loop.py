@@ -38,13 +38,7 @@ def train(runs, corpus, workdir, progress, name="run"):
     how = members.resolve(first.train.members)
     start, train_step, evaluate = _programs(states.static(first), how)
     hypers = members.gather([states.hyper(run) for run in runs], how)
-    folders = [Path(workdir) / "runs" / identity for identity in ids]
-    for folder, run in zip(folders, runs, strict=True):
-        folder.mkdir(parents=True, exist_ok=True)
-        trajectory.write_json(folder / "config.json", {"schema": SCHEMA, "config": records.to_dict(run), "corpus": corpus.fingerprint})
-    home = Path(workdir) / "cohorts" / cohort_id(ids)
-    home.mkdir(parents=True, exist_ok=True)
-    trajectory.write_json(home / "members.json", {"schema": SCHEMA, "members": ids, "how": how})
+    home, folders = _folders(runs, ids, corpus, workdir, how)
 
     with contextlib.ExitStack() as stack:
         saved = checkpoint.Checkpoints(home / "checkpoints")
@@ -55,12 +49,9 @@ def train(runs, corpus, workdir, progress, name="run"):
             stack.callback(writer.close)
         windows = {split: stream.evaluation(corpus, first.data, split) for split in first.train.evaluate}
         batches = stream.Batches(corpus, first.data, [run.seed for run in runs], [run.data for run in runs])
-        per_step = sum(cost.of_run(run).flops for run in runs) / steps
-        work = cost.expected_seconds(runs) / steps
-        tokens = len(runs) * first.data.batch * first.data.sequence
-        epoch = first.data.batch / np.array([stream.unique_sequences(corpus, run.data) for run in runs])
-        clock, last = time.perf_counter(), begin
-        held = {}
+        epoch = first.data.batch / np.array([stream.unique_sequences(corpus, run.data) for run in runs])  # of one step
+        report = _reporter(runs, folders, progress, name, begin)
+        held = []
 
         for index, batch in stream.stream(batches, begin, steps):
             state, metrics = train_step(state, batch if how != "loop" else list(batch), hypers)
@@ -70,27 +61,10 @@ def train(runs, corpus, workdir, progress, name="run"):
                 values = [jax.device_get(m) for m in members.split(metrics, how)]
                 held = [{"epoch": done * e, **{_named(k): v for k, v in value.items()}} for e, value in zip(epoch, values, strict=True)]
                 if evaluated:
-                    losses = _evaluate(evaluate, state, windows, how)
-                    held = [h | loss for h, loss in zip(held, losses, strict=True)]
+                    held = [h | loss for h, loss in zip(held, _evaluate(evaluate, state, windows, how), strict=True)]
                 for writer, line in zip(writers, held, strict=True):
                     writer.log(done, line)
-                seconds = time.perf_counter() - clock
-                for folder in folders:
-                    with open(folder / "timings.jsonl", "a", encoding="utf-8") as file:
-                        file.write(
-                            json.dumps({"step": done, "seconds": seconds, "tokens_per_second": tokens * (done - last) / seconds}) + "\n"
-                        )
-                progress.advance(
-                    name,
-                    work * (done - last),
-                    per_step * (done - last),
-                    tokens * (done - last),
-                    seconds,
-                    done,
-                    steps,
-                    float(np.mean([h["train/loss"] for h in held])),
-                )
-                clock, last = time.perf_counter(), done
+                report(done, held)
             if done % first.train.checkpoint_every == 0 and done < steps:
                 # Sealed first: a segment ahead of the newest checkpoint is dropped on resume, one behind it must exist.
                 for writer in writers:
@@ -98,10 +72,10 @@ def train(runs, corpus, workdir, progress, name="run"):
                 saved.save(done, _stacked(state, how))
 
         results = [{k: float(v) for k, v in line.items()} for line in held]
-        for folder, writer, member, result in zip(folders, writers, members.split(state, how), results, strict=True):
+        for folder, writer, member, metrics in zip(folders, writers, members.split(state, how), results, strict=True):
             checkpoint.save_params(folder / "params", member.params)
             writer.seal(steps)
-            trajectory.write_result(folder, "train", result)
+            trajectory.write_result(folder, "train", metrics)
     return dict(zip(ids, results, strict=True))
 
 
@@ -122,6 +96,39 @@ def _programs(run, how):
     train_step = members.over_members(lambda state, batch, hyper: step.train_step(run, state, batch, hyper), how, donate=(0,))
     evaluate = members.over_members(lambda params, windows: step.evaluate(run, params, windows), how)
     return start, train_step, evaluate
+
+
+def _folders(runs, ids, corpus, workdir, how):
+    """Makes the folders of a cohort and of its runs, and writes what they hold: (cohort's, [run's])."""
+    folders = [Path(workdir) / "runs" / identity for identity in ids]
+    for folder, run in zip(folders, runs, strict=True):
+        folder.mkdir(parents=True, exist_ok=True)
+        trajectory.write_json(folder / "config.json", {"schema": SCHEMA, "config": records.to_dict(run), "corpus": corpus.fingerprint})
+    home = Path(workdir) / "cohorts" / cohort_id(ids)
+    home.mkdir(parents=True, exist_ok=True)
+    trajectory.write_json(home / "members.json", {"schema": SCHEMA, "members": ids, "how": how})
+    return home, folders
+
+
+def _reporter(runs, folders, progress, name, begin):
+    """`report(steps done, [metrics])`: a line in every run's timings.jsonl, and what a person sees."""
+    data, steps = runs[0].data, runs[0].train.steps
+    flops = sum(cost.of_run(run).flops for run in runs) / steps
+    work, tokens = cost.expected_seconds(runs) / steps, len(runs) * data.batch * data.sequence
+    clock, last = time.perf_counter(), begin
+
+    def report(done, held):
+        nonlocal clock, last
+        new, seconds = done - last, time.perf_counter() - clock
+        line = json.dumps({"step": done, "seconds": seconds, "tokens_per_second": tokens * new / seconds})
+        for folder in folders:
+            with open(folder / "timings.jsonl", "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        loss = float(np.mean([h["train/loss"] for h in held]))
+        progress.advance(name, work * new, flops * new, tokens * new, seconds, done, steps, loss)
+        clock, last = time.perf_counter(), done
+
+    return report
 
 
 def _restore(saved, start, hypers, how):

@@ -80,6 +80,36 @@ def test_a_smaller_size_is_chosen_on_tune_not_on_test(module):
         module.bigger_is_worse(data.where(params=3))
 
 
+def test_only_the_two_cells_chosen_on_tune_are_exchanged(module):
+    rows = [
+        dict(stage="sizes", recipe="standard", params=p, tune_loss=t, loss=10.0 * p + s, runs=(f"{p}{s}",))
+        for p, t in ((1, 2.0), (2, 3.0), (3, 5.0))
+        for s in range(5)
+    ]
+    data = Data(pd.DataFrame(rows), {row["runs"][0]: str(row["params"]) for row in rows})
+    exchange = module.exchanged_sizes("standard")
+    assert exchange.arrangements(data) == 252
+    moved = exchange(data, np.random.default_rng(0))
+    loss = moved["loss"]
+    np.testing.assert_array_equal(loss[5:10], data["loss"][5:10])  # size 2 is no part of the comparison
+    assert sorted([*loss[:5], *loss[10:]]) == sorted([*data["loss"][:5], *data["loss"][10:]])
+    assert loss[:5].tolist() != data["loss"][:5].tolist() and module.compared(moved, "standard") == (1, 3)
+
+
+def test_the_strong_decay_is_the_one_nearest_to_the_tuned(module):
+    rows = [
+        dict(recipe="decay sweep", params=p, weight_decay=d, tuned_decay=0.2 if p == 2 else 6.4, loss=l, runs=(f"{p}{d}{s}",))
+        for p in (1, 2)
+        for d, l in ((0.1, 3.0), (0.4, 2.5), (0.8, 2.0), (1.6, 1.0))
+        for s in range(2)
+    ]
+    data = Data(pd.DataFrame(rows), {row["runs"][0]: f"{row['params']} {row['weight_decay']}" for row in rows})
+    assert module.strong_decay_gain(data) == 2.5 - 2.0, "0.8 is nearest to 0.2 among the strong, although 1.6 is better on test"
+    assert module.EXCHANGED_DECAYS.arrangements(data) == 6
+    with pytest.raises(NotTestable, match="no value on one side of 0.4"):
+        module.strong_decay_gain(data.where(weight_decay=[0.1, 0.4]))
+
+
 def test_a_null_world_is_not_believed():
     """A short form of benchmarks/error_rates.py, tuning included: of 12 worlds with nothing in them, `holds` in at most two of 96 verdicts."""
     study, _ = runner.load("infinite_compute")

@@ -119,7 +119,7 @@ def decays(state):
     for size in state["sweep_sizes"]:
         point, _ = tuned(state, size, "regularized")
         out += [
-            run(state, size, {**point, "decay": decay}, seed, recipe="decay sweep")
+            run(state, size, {**point, "decay": decay}, seed, recipe="decay sweep", tuned_decay=point["decay"])
             for decay in state["sweep"]
             for seed in state.seeds(state["seeds"])
         ]
@@ -220,4 +220,17 @@ def rows(unit, metrics, runs):
             row["heavy"] = sum(1 << i - count for i in row["team"] if i >= count)
             row["recipe"] = {0: "tuned team", row["slots"]: "heavy team"}.get(row["heavy"], "mixed team")
             row["best_team"] = int(row["recipe"] == row.pop("better") and row["average"] == "as claimed")
-    return [{"slots": 0, "heavy": 0, "best_team": 0, "tune_loss": math.nan, "edge": "", "extreme": 0, "average": "", **row} for row in out]
+    return [
+        {
+            "slots": 0,
+            "heavy": 0,
+            "best_team": 0,
+            "tune_loss": math.nan,
+            "tuned_decay": math.nan,
+            "edge": "",
+            "extreme": 0,
+            "average": "",
+            **row,
+        }
+        for row in out
+    ]

@@ -1,21 +1,61 @@
 """Infinite compute, what is measured: the statistics of its claims and estimates, and the exchanges that are its own."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from scaling_jax.laws import fit, forms
 from scaling_jax.laws.fit import NotTestable
+from scaling_jax.studies import tuning
 from scaling_jax.studies.claims import permute
 
 USUAL = 0.1  # the weight decay of standard practice
+WEAK = 4.01 * USUAL  # decays up to here are of its order
+
+
+def compared(data, recipe):
+    """Parameters of the best smaller size, best on the tune split, and of the largest."""
+    chosen = data.where(stage="sizes", recipe=recipe).by("params", "tune_loss")
+    if len(chosen) < 2:
+        raise NotTestable(f"one size trained with the {recipe} recipe, the comparison needs two")
+    return chosen.iloc[:-1].idxmin(), chosen.index[-1]
 
 
 def largest_against_best(data, recipe):
-    """Test loss of the largest size minus that of the best smaller one, best on the tune split."""
+    """Test loss of the largest size minus that of the best smaller one."""
     part = data.where(stage="sizes", recipe=recipe)
-    loss, chosen = part.by("params"), part.by("params", "tune_loss")
-    if len(loss) < 2:
-        raise NotTestable(f"one size trained with the {recipe} recipe, the comparison needs two")
-    return loss.iloc[-1] - loss[chosen.iloc[:-1].idxmin()]
+    best, largest = compared(data, recipe)
+    return part.where(params=largest).mean() - part.where(params=best).mean()
+
+
+@dataclass(frozen=True)
+class Exchanged:
+    """The null of a comparison of two cells: their runs might as well be exchanged.
+
+    Which two was settled on the tune split, so the choice is no part of the chance. All other cells stay where they are: they
+    differ by far more than seeds do, and would make chance look wide.
+
+    Args:
+      cells: Data -> (column that tells the two apart, rows of both as for `Data.where`).
+    """
+
+    text: str
+    cells: Callable
+
+    def describe(self):
+        return self.text
+
+    def arrangements(self, data):
+        column, rows = self.cells(data)
+        return permute(column, where=rows).arrangements(data)
+
+    def __call__(self, data, rng):
+        return permute("loss", where=self.cells(data)[1])(data, rng)
+
+
+def exchanged_sizes(recipe):
+    """The runs of the largest and of the best smaller size."""
+    cells = lambda data: ("params", {"stage": "sizes", "recipe": recipe, "params": compared(data, recipe)})
+    return Exchanged(f"runs of the largest and of the best smaller size, {recipe} recipe", cells)
 
 
 def bigger_is_worse(data):
@@ -36,13 +76,32 @@ def decay_sweep(data, of=max):
     return part.where(params=of(part["params"])).by("weight_decay")
 
 
+def strong_decay(data):
+    """The decay above four times the usual that is nearest to the tuned one, at the largest size swept."""
+    part = data.where(recipe="decay sweep")
+    if not len(part):
+        raise NotTestable("no decay was swept yet")
+    part = part.where(params=part["params"].max())
+    strong = sorted({v for v in part["weight_decay"].tolist() if v > WEAK})
+    if not strong or len(strong) == len(set(part["weight_decay"].tolist())):
+        raise NotTestable(f"the decay sweep has no value on one side of {4 * USUAL:g}")
+    return tuning.nearest(strong, float(part["tuned_decay"][0]))
+
+
 def strong_decay_gain(data):
-    """Lowest mean loss at a decay of up to four times the usual, minus the lowest above, at the largest size."""
-    means = decay_sweep(data)
-    weak, strong = means[means.index <= 4.01 * USUAL], means[means.index > 4.01 * USUAL]
-    if not len(weak) or not len(strong):
-        raise NotTestable("the decay sweep has no value on one side of 0.4")
-    return weak.min() - strong.min()
+    """Lowest mean loss at a decay of up to four times the usual, minus that at the strong one chosen on tune, at the largest size."""
+    chosen, means = strong_decay(data), decay_sweep(data)
+    return means[means.index <= WEAK].min() - means[chosen]
+
+
+def _decay_cells(data):
+    swept = data.where(recipe="decay sweep")
+    largest, chosen = swept["params"].max(), strong_decay(data)
+    weak = max(v for v in swept["weight_decay"].tolist() if v <= WEAK)
+    return "weight_decay", {"recipe": "decay sweep", "params": largest, "weight_decay": (weak, chosen)}
+
+
+EXCHANGED_DECAYS = Exchanged("runs of the strong decay and of the highest weak one", _decay_cells)
 
 
 def best_decay_ratio(data, of=max):

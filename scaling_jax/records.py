@@ -118,6 +118,13 @@ def recorded(record):
     return out
 
 
+def is_recorded(record, dotted):
+    """Whether the field `dotted` of `record` is a recorded one."""
+    head, _, rest = dotted.partition(".")
+    field_ = next(f for f in dataclasses.fields(record) if f.name == head)
+    return bool(field_.metadata.get("recorded")) or (bool(rest) and is_recorded(getattr(record, head), rest))
+
+
 def digest(value):
     """First 16 hex digits of sha256 over canonical JSON (sorted keys, floats by repr)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -84,6 +84,12 @@ def _open(data):
 
 def corpus_of(name, vocab, splits, tokenizer, split_bytes=None, entropy_rate=None, notes=()):
     """A `Corpus` from integer arrays {split: [tokens]}: stored as narrowly as `vocab` allows, fingerprinted."""
+    for split in SPLITS:
+        array = np.asarray(splits[split])
+        if array.ndim != 1 or array.dtype.kind not in "iu" or (array.size and not 0 <= array.min() <= array.max() < vocab):
+            raise ConfigError(
+                f"corpus {name!r}: split {split!r} must be one axis of integers from 0 to {vocab - 1}, its vocab being {vocab}"
+            )
     dtype = np.uint8 if vocab <= 2**8 else np.uint16 if vocab <= 2**16 else np.int32
     splits = {split: np.ascontiguousarray(splits[split], dtype) for split in SPLITS}
     seen = hashlib.sha256(f"{vocab} {tokenizer}".encode())
@@ -204,9 +210,4 @@ def _own(data):
         raise ConfigError(
             f"config.data.source = {data.source!r}: returned {type(corpus).__name__}; return scaling_jax.data.corpus.corpus_of(...) with splits {', '.join(SPLITS)}"
         )
-    for split, array in corpus.splits.items():
-        if array.ndim != 1 or array.dtype.kind not in "iu" or (array.size and (array.max() >= corpus.vocab or array.min() < 0)):
-            raise ConfigError(
-                f"config.data.source = {data.source!r}: split {split!r} must be one axis of integers below its vocab {corpus.vocab}"
-            )
     return corpus

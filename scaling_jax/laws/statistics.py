@@ -1,5 +1,6 @@
 """Tests against chance: permutation p values, Holm's adjustment, and how many seeds a decision needs."""
 
+import itertools
 import math
 from collections import Counter
 
@@ -37,16 +38,25 @@ def permutation_p(observed, draw, side, count=1000, seed=0):
       seed: what numpy.random.default_rng takes.
     Source: Phipson and Smyth 2010.
     """
-    if side not in (">", "<"):
-        raise ValueError(f"side = {side!r}: expected '>' or '<'")
     if count < 1:
         raise ValueError(f"count = {count!r}: needs at least one permutation")
     rng = np.random.default_rng(seed)
-    draws = np.array([draw(rng) for _ in range(count)], np.float64)
+    return (1 + _extreme(observed, [draw(rng) for _ in range(count)], side)) / (1 + count)
+
+
+def exact_p(observed, draws, side):
+    """One-sided p value of `observed` among all its relabelings, itself included: #{as extreme or more} / #draws; ties as in `permutation_p`."""
+    return max(1, _extreme(observed, draws, side)) / len(draws)
+
+
+def _extreme(observed, draws, side):
+    if side not in (">", "<"):
+        raise ValueError(f"side = {side!r}: expected '>' or '<'")
+    draws = np.asarray(draws, np.float64)
     finite = draws[np.isfinite(draws)]
     tie = TIE * max(abs(observed), float(np.median(np.abs(finite))) if finite.size else 0.0)
     milder = finite < observed - tie if side == ">" else finite > observed + tie
-    return (1 + count - int(milder.sum())) / (1 + count)
+    return len(draws) - int(milder.sum())
 
 
 def arrangements(groups, cap=CAP):
@@ -57,6 +67,27 @@ def arrangements(groups, cap=CAP):
         if total >= cap:
             return cap
     return total
+
+
+def orders(labels):
+    """Orders of range(n), one for each way to divide n things among the places of each label: as many as `arrangements([labels])`.
+
+    order[place] is the thing that lands there.
+    """
+    labels = np.asarray(labels)
+    places = [np.flatnonzero(labels == one).tolist() for one in dict.fromkeys(labels.tolist())]
+
+    def divide(things, rest):
+        if not rest:
+            yield {}
+            return
+        for chosen in itertools.combinations(things, len(rest[0])):
+            here = dict(zip(rest[0], chosen, strict=True))
+            for others in divide([t for t in things if t not in chosen], rest[1:]):
+                yield here | others
+
+    for placed in divide(list(range(len(labels))), places):
+        yield tuple(placed[place] for place in range(len(labels)))
 
 
 def codes(keys):

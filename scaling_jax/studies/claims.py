@@ -17,6 +17,7 @@ What is not guarded: runs of different cells that share a seed count as independ
 
 import dataclasses
 import hashlib
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,11 +37,15 @@ class Permute:
     Rows that share a run move together wherever they all have one value of the column: ten evaluations of one run, or
     all teams drawn from three runs, are one observation. Where the column varies inside a run, rows move by themselves.
     Rows outside `where` stay as they are.
+
+    moves: another column, which moves among the runs while `column` stays: losses between two cells, say, where the
+      statistic chose those cells by columns that must not change.
     """
 
     column: str
     within: tuple[str, ...] = ()
     where: tuple[tuple[str, object], ...] = ()
+    moves: str | None = None
 
     def describe(self):
         """In words: "weight_decay within (width, seed)"."""
@@ -53,19 +58,39 @@ class Permute:
         return statistics.arrangements(np.split(value, np.flatnonzero(np.diff(stratum)) + 1))
 
     def __call__(self, data, rng):
-        rows, unit, stratum, value = _units(self, data)
-        order = np.lexsort((rng.random(len(value)), stratum))  # a random order inside each stratum
-        values = data[self.column]  # a copy
+        stratum = _units(self, data)[2]
+        return self._relabelled(data, np.lexsort((rng.random(len(stratum)), stratum)))  # a random order inside each stratum
+
+    def every(self, data):
+        """All distinct relabelings, the data as they are among them; for few `arrangements`."""
+        _, _, stratum, value = _units(self, data)
+        ends = np.flatnonzero(np.diff(stratum)) + 1
+        parts = [statistics.orders(labels) for labels in np.split(value, ends)]
+        starts = [0, *ends.tolist()]
+        for one in itertools.product(*parts):
+            order = np.concatenate([start + np.array(part, int) for start, part in zip(starts, one, strict=True)])
+            yield self._relabelled(data, order if self.moves else np.argsort(order))
+
+    def _relabelled(self, data, order):
+        """`data` in which unit i has what unit order[i] had."""
+        rows, unit, _, value = _units(self, data)
+        column = self.moves or self.column
+        values = data[column]  # a copy
+        if self.moves:
+            value = np.empty(len(value), values.dtype)
+            value[unit] = values[rows]
+            if not np.array_equal(value[unit], values[rows], equal_nan=True):
+                raise ValueError(f"permute {self.describe()}: {self.moves} differs between rows of one run, it cannot move with the run")
         values[rows] = value[order][unit]
-        return data.replace(self.column, values)
+        return data.replace(column, values)
 
 
-def permute(column, within=(), where=None):
+def permute(column, within=(), where=None, moves=None):
     """The exchange that permutes `column` within the strata of `within`, among the rows where the columns of `where` have these values."""
     within = (within,) if isinstance(within, str) else tuple(within)
     if column in within:
         raise ValueError(f"within = {within!r}: permuting {column} within itself changes nothing")
-    return Permute(column, within, tuple((name, _frozen(value)) for name, value in (where or {}).items()))
+    return Permute(column, within, tuple((name, _frozen(value)) for name, value in (where or {}).items()), moves)
 
 
 def _frozen(value):
@@ -121,8 +146,8 @@ class Claim:
 
     Args:
       text: the sentence. statistic: Data -> float; may raise NotTestable with a reason.
-      exchange: what the null hypothesis permutes: `permute(...)`, or any function (data, rng) -> data; its method
-        `arrangements(data)`, where it has one, counts the distinct relabelings.
+      exchange: what the null hypothesis permutes: `permute(...)`, or any function (data, rng) -> data. Its method
+        `arrangements(data)`, where it has one, counts the distinct relabelings; `every(data)` yields them all.
       ablation: dotted override -> value that removes the mechanism; the claim must then lose `holds`.
       unit, paper_value, explain: of the statistic, for the report.
     """
@@ -194,7 +219,8 @@ def judge(claims, data, permutations=1000, seed=0):
     fails:  T + t se < threshold
 
     Args:
-      permutations: relabelings drawn per claim; a relabeling on which the statistic cannot be computed counts against the claim.
+      permutations: relabelings drawn per claim, or all of them where there are no more; one on which the statistic cannot be
+        computed counts against the claim.
       seed: of the relabelings, together with the claim's text: adding a claim leaves the raw p of the others as they were.
     Raises:
       whatever a statistic raises except NotTestable: a bug is not a verdict. ValueError: two claims with one text.
@@ -231,14 +257,19 @@ def _evidence(claim, data, permutations, seed):
     except NotTestable as error:
         return dataclasses.replace(found, reason=str(error))
 
-    def draw(rng):
+    def under_null(relabelled):
         try:
-            return _evaluate(claim, claim.exchange(data, rng))
+            return _evaluate(claim, relabelled)
         except NotTestable:
             return math.nan  # counts as extreme
 
-    words = list(hashlib.sha256(claim.text.encode()).digest()[:8])
-    return dataclasses.replace(found, null_p=statistics.permutation_p(value, draw, claim.side, permutations, [seed, *words]))
+    if hasattr(claim.exchange, "every") and claim.exchange.arrangements(data) <= permutations:
+        p = statistics.exact_p(value, [under_null(relabelled) for relabelled in claim.exchange.every(data)], claim.side)
+    else:
+        words = list(hashlib.sha256(claim.text.encode()).digest()[:8])
+        draw = lambda rng: under_null(claim.exchange(data, rng))
+        p = statistics.permutation_p(value, draw, claim.side, permutations, [seed, *words])
+    return dataclasses.replace(found, null_p=p)
 
 
 def _evaluate(claim, data):

@@ -166,15 +166,20 @@ def _optimum(face, x, y, by, where, reach, data, _):
 def _trajectories(face, x, y, by, where, data, read):
     rows, series, notes = data.where(**where), [], []
     for name, color, part in _groups(data, rows, by):
-        lines, lost = [], []
+        lines, lost, diverged = [], [], 0
         for run in dict.fromkeys(runs[0] for runs in part["runs"] if len(runs) == 1):
             try:
-                frame = read(run)[[x, y]].dropna()
+                frame = read(run)[[x, y]]
             except (OSError, KeyError, ValueError) as error:
                 lost.append(f"{run}: {error}")
                 continue
-            if len(frame):
+            diverged_here = bool(frame[y].iloc[-1:].isna().any())  # every metric has a value at the last step
+            diverged += diverged_here
+            frame = frame.dropna()
+            if len(frame) and not diverged_here:
                 lines.append((frame[x].to_numpy(float), frame[y].to_numpy(float)))
+        if diverged:
+            notes.append(f"{name + ': ' if name else ''}{diverged} of {diverged + len(lines)} runs diverged and are left out")
         if lost:
             notes.append(f"{name + ': ' if name else ''}{len(lost)} of {len(lost) + len(lines)} trajectories cannot be read: {lost[0]}")
         ends = max((a[0] for a, _ in lines), default=0), min((a[-1] for a, _ in lines), default=-1)

@@ -133,7 +133,7 @@ def show(progress, study, verdicts, found, workdir, command):
     progress.print(f"next: {command}")
 
 
-def next_command(name, scale, workdir, until=None, ablate=None, overrides=None):
+def next_command(name, scale, workdir, until=None, ablate=None, overrides=None, scales=None):
     """The command that goes on from one with these arguments: the rest of this scale, or the next scale."""
     said = [*([f"--ablate={ablate}"] if ablate else []), *(f"--config.{field}={value}" for field, value in (overrides or {}).items())]
     call = lambda scale, workdir, *more: shlex.join(
@@ -141,7 +141,7 @@ def next_command(name, scale, workdir, until=None, ablate=None, overrides=None):
     )
     if until is not None:
         return call(scale, workdir)
-    if scale not in LARGER:
+    if LARGER.get(scale) not in (LARGER.values() if scales is None else scales):
         return shlex.join(["open", str(Path(workdir) / "report.html")])
     larger = LARGER[scale]
     return call(larger, Path(workdir).with_name(f"{Path(workdir).name}_{larger}"), "--dry-run")

@@ -45,7 +45,7 @@ def write(
       charts: (key, Chart, texts of the claims it is about), in order.
       rows: pandas frame of the rows claims were measured on. fits: entries as in fit.json.
       estimates: numbers without a claim, as mappings with text, value, ci95, n, unit, paper_value, reason.
-      cost: cpu_seconds, wall_seconds, flops, tokens, runs, ...; provenance: commit, versions, device, corpus, command, ...
+      cost: training_seconds, last_start_cpu_seconds, flops, tokens, runs, ...; provenance: commit, versions, device, corpus, command, ...
     """
     charts = list(charts)
     by_text = {claim.text: (i, claim) for i, claim in enumerate(claims, 1)}

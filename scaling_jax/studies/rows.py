@@ -1,5 +1,7 @@
 """Rows of a study, as statistics read them: immutable views that remember which runs each row depends on."""
 
+import math
+
 import numpy as np
 
 from scaling_jax import records
@@ -88,20 +90,26 @@ class Data:
         return self._view(columns={**self._columns, column: full})
 
     def mean(self, column="loss"):
-        """Mean of a column; raises NotTestable when no row is left."""
+        """Mean of a column; raises NotTestable when no row is left, or a run diverged."""
         values = self[column]
         if not values.size:
             raise NotTestable(f"no row left to average {column} over")
-        return float(values.sum() / values.size)
+        mean = float(values.sum() / values.size)
+        if math.isnan(mean):
+            raise NotTestable(f"{column} is nan in {int(np.isnan(values).sum())} of {values.size} rows: a run diverged")
+        return mean
 
     def by(self, column, value="loss"):
-        """Mean of `value` at each value of `column`: a pandas Series, sorted by `column`; NotTestable when no row is left."""
+        """Mean of `value` at each value of `column`: a pandas Series, sorted by `column`; NotTestable as in `mean`."""
         import pandas as pd
 
         if not len(self):
             raise NotTestable(f"no row left to average {value} over, by {column}")
         keys, inverse, counts = np.unique(self[column], return_inverse=True, return_counts=True)
-        return pd.Series(np.bincount(inverse, self[value]) / counts, index=keys, name=value)
+        means = np.bincount(inverse, self[value]) / counts
+        if np.isnan(means).any():
+            raise NotTestable(f"{value} is nan at {column} = {keys[np.isnan(means)][0]}: a run diverged")
+        return pd.Series(means, index=keys, name=value)
 
     def fit(self, form, **where):
         """The law `form` fitted to the rows of `where(**where)`; see scaling_jax.laws.fit."""

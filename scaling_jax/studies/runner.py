@@ -4,11 +4,13 @@ Directory: plan.json, cohorts/<id>/, runs/<identity>/, rows.csv, fit.json, verdi
 """
 
 import functools
+import json
 import os
 import time
 from pathlib import Path
 
 from scaling_jax import config as cfg
+from scaling_jax import records
 from scaling_jax.data.corpus import open_corpus
 from scaling_jax.parallel import cost
 from scaling_jax.records import ConfigError
@@ -51,17 +53,20 @@ def run(name, scale, workdir, until=None, dry_run=False, ablate=None, overrides=
         progress.print("dry run: nothing was trained")
         return None
     workdir = Path(workdir)
-    _claim_directory(workdir, title, scale, corpus, ablate, overrides)
+    _claim_directory(workdir, title, scale, corpus, ablate, _result_changing(state, overrides))
     began, spent = time.perf_counter(), os.times()
     with progress:
         progress.total = ahead
         execute = functools.partial(_execute, workdir, title, scale, state, progress)
         done = studies.walk(study, state, execute, until)
     clock = {"wall_seconds": time.perf_counter() - began, "cpu_seconds": sum(os.times()[:2]) - sum(spent[:2])}
+    clock = {f"last_start_{name}": value for name, value in clock.items()} | {"training_seconds": _training_seconds(workdir)}
     from scaling_jax.studies import outcome
 
     verdicts, estimates = outcome.write(study, state, done, workdir, title, scale, corpus, clock, ablation)
-    outcome.show(progress, study, verdicts, estimates, workdir, outcome.next_command(name, scale, workdir, until, ablate, overrides))
+    outcome.show(
+        progress, study, verdicts, estimates, workdir, outcome.next_command(name, scale, workdir, until, ablate, overrides, study.scales)
+    )
     return verdicts
 
 
@@ -141,11 +146,9 @@ def _line(stage, cohort, results, workdir, seconds):
 
 def _claim_directory(workdir, title, scale, corpus, ablate, overrides):
     """Makes the directory this study's, or refuses one that belongs to another study, scale, corpus or ablation."""
-    import json
-
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / "study.json"
-    mine = {"schema": SCHEMA, "study": title, "scale": scale, "corpus": corpus.fingerprint, "ablate": ablate, "overrides": overrides or {}}
+    mine = {"schema": SCHEMA, "study": title, "scale": scale, "corpus": corpus.fingerprint, "ablate": ablate, "overrides": overrides}
     if path.is_file():
         theirs = json.loads(path.read_text(encoding="utf-8"))
         for name, value in mine.items():
@@ -154,6 +157,18 @@ def _claim_directory(workdir, title, scale, corpus, ablate, overrides):
                     f"--workdir={workdir}: holds {name} = {theirs.get(name)!r}, not {value!r}; choose another directory, or delete this one"
                 )
     trajectory.write_json(path, mine)
+
+
+def _result_changing(state, overrides):
+    """The overrides that a directory is bound to: a token file may move (its fingerprint is compared), a log may get denser."""
+    return {name: value for name, value in (overrides or {}).items() if not records.is_recorded(state.base, name)}
+
+
+def _training_seconds(workdir):
+    """Seconds spent in training steps over all starts; every member of a cohort has the cohort's timings."""
+    first = [json.loads(path.read_text(encoding="utf-8"))["members"][0] for path in workdir.glob("cohorts/*/members.json")]
+    timings = [workdir / "runs" / run / "timings.jsonl" for run in first]
+    return sum(json.loads(line)["seconds"] for path in timings if path.is_file() for line in path.read_text(encoding="utf-8").splitlines())
 
 
 def _ablation(study, number):

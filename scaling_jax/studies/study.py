@@ -82,6 +82,13 @@ class Study:
     rows: Callable | None = None
     notes: Callable | None = None
 
+    def __post_init__(self):
+        keys = {}
+        for figure in self.figures:
+            if figure.key in keys:
+                raise ValueError(f"figures {keys[figure.key]!r} and {figure.title!r} would share the file {figure.key}.svg; retitle one")
+            keys[figure.key] = figure.title
+
     def at(self, scale, ablation=None, overrides=None):
         """The `State` in which this study starts at `scale`, optionally with a claim's mechanism taken out and config fields overridden."""
         if scale not in self.scales:

@@ -1,6 +1,5 @@
 """Corpora: splits share no text, fingerprints tell data apart, a user's mistakes are named."""
 
-import dataclasses
 import functools
 import subprocess
 import sys
@@ -250,7 +249,9 @@ def not_a_corpus(data):
 
 
 def out_of_range(data):
-    return dataclasses.replace(mine(data), vocab=5)
+    return corpora.corpus_of(
+        "mine", 5, {split: np.array([1, 257 if split == "tune" else 2] * 50) for split in ("train", "tune", "test")}, "none"
+    )
 
 
 def test_a_source_of_ones_own():
@@ -305,7 +306,7 @@ def test_mistakes_with_a_file_are_named(tmp_path, name, content, changes, messag
         ({"source": "tests.data.test_corpus:not_a_corpus"}, r"config.data.source = '.*': returned int; return"),
         (
             {"source": "tests.data.test_corpus:out_of_range", "vocab": 7},
-            r"config.data.source = '.*': split 'train' must be .* below its vocab 5",
+            r"corpus 'mine': split 'tune' must be one axis of integers from 0 to 4, its vocab being 5",
         ),
         ({"vocab": 300}, r"config.data.vocab = 300: tokenizer 'bytes' has 256 tokens; leave data.vocab out"),
         ({"tokenizer": "bpe"}, r"config.data.vocab = 256: tokenizer 'bpe' needs 257 .*; set data.vocab=4096"),

@@ -10,7 +10,7 @@ import pytest
 from scaling_jax import config as cfg
 from scaling_jax.laws import fit, forms
 from scaling_jax.laws.fit import NotTestable
-from scaling_jax.studies import runner, worlds
+from scaling_jax.studies import claims, runner, worlds
 from scaling_jax.studies.rows import Data
 from tests.studies.test_contract import STAND_IN, parameters, planned
 
@@ -21,6 +21,10 @@ PAPER = {"150M": 150e6, "300M": 300e6, "600M": 600e6, "1.4B": 1.4e9}
 @pytest.fixture(scope="module")
 def module():
     return cfg.import_file(PATH).statistics
+
+
+def module_study():
+    return runner.load("infinite_compute")[0]
 
 
 def test_pod_has_the_papers_sizes_and_points():
@@ -105,9 +109,24 @@ def test_the_strong_decay_is_the_one_nearest_to_the_tuned(module):
     ]
     data = Data(pd.DataFrame(rows), {row["runs"][0]: f"{row['params']} {row['weight_decay']}" for row in rows})
     assert module.strong_decay_gain(data) == 2.5 - 2.0, "0.8 is nearest to 0.2 among the strong, although 1.6 is better on test"
-    assert module.EXCHANGED_DECAYS.arrangements(data) == 6
+    assert module.EXCHANGED_DECAYS.arrangements(data) == len(list(module.EXCHANGED_DECAYS.every(data))) == 6
     with pytest.raises(NotTestable, match="no value on one side of 0.4"):
         module.strong_decay_gain(data.where(weight_decay=[0.1, 0.4]))
+
+
+def test_a_weak_decay_as_good_as_the_strong_one_is_noticed(module):
+    """The best weak decay is the lowest, not the highest; and 0.8 beyond it is no better."""
+    rng, small = np.random.default_rng(0), 0
+    claim = next(c for c in module_study().claims if c.exchange is module.EXCHANGED_DECAYS)
+    for _ in range(40):
+        rows = [
+            dict(recipe="decay sweep", params=1, weight_decay=d, tuned_decay=1.6, loss=l + rng.normal(0, 0.02), runs=(f"{d}{s}",))
+            for d, l in ((0.1, 2.0), (0.4, 2.3), (0.8, 2.2), (1.6, 2.0), (3.2, 2.3))
+            for s in range(5)
+        ]
+        data = Data(pd.DataFrame(rows), {row["runs"][0]: str(row["weight_decay"]) for row in rows})
+        small += claims.judge([claim], data)[0].null_p < 0.05
+    assert small <= 6, "5% of 40 worlds, at most 6 with probability 0.99"
 
 
 def test_a_null_world_is_not_believed():

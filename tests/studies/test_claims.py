@@ -207,6 +207,13 @@ def test_a_run_that_diverged():
     assert found.verdict == "not testable" and "loss = nan in row 4" in found.reason
 
 
+def test_a_mean_over_a_diverged_run():
+    data = two([1.0, math.nan, 1.1], [2.0, 2.1, 2.2])
+    assert judge(data).verdict == "not testable" and "loss is nan in 1 of 3 rows: a run diverged" in judge(data).reason
+    found = judge(data, lambda d: d.by("recipe").min())
+    assert found.verdict == "not testable" and "loss is nan at recipe = a: a run diverged" in found.reason
+
+
 # --- families ------------------------------------------------------------------------------------------------
 
 

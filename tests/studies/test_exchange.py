@@ -205,3 +205,42 @@ def test_a_family_rarely_holds_anywhere():
     print(f"any of four claims: {wrong:.1%} of 150 null worlds hold; power {power:.0%}")
     assert wrong <= 0.07
     assert power >= 0.6
+
+
+# --- all of them ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moves", [None, "loss"])
+@pytest.mark.parametrize("within", [(), ("width",)])
+def test_every_relabeling_is_there_once(within, moves):
+    rows = [dict(run=f"{w}{s}", recipe="aab"[s], width=w, loss=10.0 * w + s) for w in (1, 2) for s in range(3)]
+    data, exchange = table(rows), permute("recipe", within=within, moves=moves)
+    found = list(exchange.every(data))
+    assert len(found) == exchange.arrangements(data) == (9 if within else 15)
+
+    def groups(one):
+        """Which losses are called what."""
+        return tuple(sorted(zip(one["recipe"], one["loss"], strict=True)))
+
+    assert len({groups(one) for one in found}) == len(found) and groups(data) in {groups(one) for one in found}
+    for one in found:
+        kept = "recipe" if moves else "loss"
+        np.testing.assert_array_equal(one[kept], data[kept])
+        assert sorted(one["recipe"]) == list("aaaabb") and sorted(one["loss"]) == sorted(data["loss"])
+
+
+def test_what_moves_moves_with_its_run():
+    data = evaluations(each=2)
+    moved = permute("recipe", moves="loss")(data, np.random.default_rng(0))
+    losses = moved["loss"].reshape(6, 2)
+    assert (losses[:, 0] == losses[:, 1]).all() and sorted(losses[:, 0]) == [0, 0, 1, 1, 2, 2]
+    with pytest.raises(ValueError, match="batch differs between rows of one run"):
+        permute("recipe", moves="batch")(data, np.random.default_rng(0))
+
+
+def test_few_relabelings_give_the_exact_p():
+    """SciPy's exact permutation test of the same difference, whatever the seed."""
+    a, b = normal(3, (5, 5), 0.3)
+    exact = stats.permutation_test((b, a), lambda x, y: x.mean() - y.mean(), permutation_type="independent", alternative="greater")
+    found = {claims.judge([claim()], two(a, b), seed=seed)[0].null_p for seed in range(5)}
+    assert len(found) == 1 and found.pop() == pytest.approx(exact.pvalue)

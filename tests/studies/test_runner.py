@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from scaling_jax.records import ConfigError
-from scaling_jax.studies import cohorts, outcome, runner, units
+from scaling_jax.studies import cohorts, figures, outcome, runner, units
 from scaling_jax.studies import study as studies
 
 SMALL = str(Path(__file__).with_name("small_study.py"))
@@ -148,6 +148,26 @@ def test_a_directory_belongs_to_one_study(undisturbed):
     folder, _ = undisturbed
     with pytest.raises(ConfigError, match="another directory"):
         runner.run("infinite_compute", "smoke", folder, quiet=True)
+
+
+def test_a_denser_log_is_no_other_study(undisturbed, tmp_path):
+    shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
+    runner.run(SMALL, "smoke", tmp_path, overrides={"train.log_every": "1"}, quiet=True)
+    with pytest.raises(ConfigError, match="holds overrides = {}, not {'model.rope_theta'"):
+        runner.run(SMALL, "smoke", tmp_path, overrides={"model.rope_theta": "100"}, quiet=True)
+
+
+def test_the_cost_is_that_of_all_starts(undisturbed, tmp_path):
+    shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
+    runner.run(SMALL, "smoke", tmp_path, quiet=True)
+    before, after = (json.loads((folder / "verdict.json").read_text())["provenance"] for folder in (undisturbed[0], tmp_path))
+    assert before["training_seconds"] == after["training_seconds"] > after["last_start_wall_seconds"]
+
+
+def test_two_figures_never_share_a_file():
+    study, _ = runner.load(SMALL)
+    with pytest.raises(ValueError, match=r"'Loss \(a\)' and 'Loss: a' would share the file loss-a.svg"):
+        replace(study, figures=(figures.curves("Loss (a)", x="params"), figures.curves("Loss: a", x="params")))
 
 
 def test_a_tuning_stage_cannot_see_test():

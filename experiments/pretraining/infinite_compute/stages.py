@@ -32,8 +32,6 @@ def run(state, size, point, seed, tokens=None, **labels):
         "optimizer.learning_rate": point["rate"],
         "seed": seed,
     }
-    if state["published"] and state.split == "test":  # nothing was tuned: a size is chosen by the tune split of its own runs
-        overrides["train.evaluate"] = ("tune", "test")
     return state.run(overrides, size=size, **labels)
 
 
@@ -49,8 +47,9 @@ def descent(state, size, recipe, tokens=None):
     axes = {"epochs": state["epochs"], "decay": (USUAL,) if recipe == "standard" else state["decays"], "rate": state["rates"]}
     known = lambda point: [state.loss(run(state, size, point, seed, tokens)) for seed in state.seeds(state["tuning_seeds"])]
     losses = lambda point: None if None in known(point) else known(point)
-    if state["published"]:  # at `pod` the paper's own points are taken as they are
-        return tuning.Descent(published()[recipe, size, tokens], (), True, (), ())
+    if state["published"]:  # at `pod` the paper's own points are taken as they are, and run on tune to compare sizes there
+        point = published()[recipe, size, tokens]
+        return tuning.Descent(point, (), True, (), (point,))
     start = {axis: tuning.nearest(values, state["start"][recipe].get(axis)) for axis, values in axes.items()}
     noise = tuning.seed_noise([losses(p) for p in tuning.descend(axes, start, losses).visited if losses(p)])
     return tuning.descend(axes, start, losses, noise)
@@ -71,8 +70,6 @@ def published():
 def tuned(state, size, recipe, tokens=None):
     """The point a finished descent settled on; as labels, its mean loss on the tune split and the axes on whose edge it lies."""
     found, view = descent(state, size, recipe, tokens), state.on("tune")
-    if state["published"]:
-        return found.point, {}
     losses = [view.loss(run(view, size, found.point, seed, tokens)) for seed in view.seeds(state["tuning_seeds"])]
     return found.point, {"edge": ",".join(found.edges), "tune_loss": tuning.mean(losses)}
 
@@ -211,8 +208,6 @@ def notes(frame):
 def rows(unit, metrics, runs):
     """The standard columns; of a team also its slots (seeds) and which of them hold heavy members, as bit masks."""
     out = standard_rows(unit, metrics, runs)
-    if "tune/loss" in metrics:
-        out = [row | {"tune_loss": metrics["tune/loss"]} for row in out]
     if unit.kind == "score" and "recipe" not in unit.label:
         count = len(unit.parents) // 2
         for row in out:

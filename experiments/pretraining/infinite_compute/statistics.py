@@ -31,8 +31,7 @@ def largest_against_best(data, recipe):
 class Exchanged:
     """The null of a comparison of two cells: their runs might as well be exchanged.
 
-    Which two was settled on the tune split, so the choice is no part of the chance. All other cells stay where they are: they
-    differ by far more than seeds do, and would make chance look wide.
+    All other cells stay where they are: they differ by far more than seeds do, and would make chance look wide.
 
     Args:
       cells: Data -> (column that tells the two apart, rows of both as for `Data.where`).
@@ -45,15 +44,21 @@ class Exchanged:
         return self.text
 
     def arrangements(self, data):
-        column, rows = self.cells(data)
-        return permute(column, where=rows).arrangements(data)
+        return self._permute(data).arrangements(data)
+
+    def every(self, data):
+        return self._permute(data).every(data)
 
     def __call__(self, data, rng):
-        return permute("loss", where=self.cells(data)[1])(data, rng)
+        return self._permute(data)(data, rng)
+
+    def _permute(self, data):
+        column, rows = self.cells(data)
+        return permute(column, where=rows, moves="loss")
 
 
 def exchanged_sizes(recipe):
-    """The runs of the largest and of the best smaller size."""
+    """The runs of the largest and of the best smaller size; that one was chosen on the tune split, so the choice is no part of chance."""
     cells = lambda data: ("params", {"stage": "sizes", "recipe": recipe, "params": compared(data, recipe)})
     return Exchanged(f"runs of the largest and of the best smaller size, {recipe} recipe", cells)
 
@@ -95,13 +100,14 @@ def strong_decay_gain(data):
 
 
 def _decay_cells(data):
-    swept = data.where(recipe="decay sweep")
-    largest, chosen = swept["params"].max(), strong_decay(data)
-    weak = max(v for v in swept["weight_decay"].tolist() if v <= WEAK)
-    return "weight_decay", {"recipe": "decay sweep", "params": largest, "weight_decay": (weak, chosen)}
+    means = decay_sweep(data)
+    largest = data.where(recipe="decay sweep")["params"].max()
+    weak = means[means.index <= WEAK].idxmin()
+    return "weight_decay", {"recipe": "decay sweep", "params": largest, "weight_decay": (weak, strong_decay(data))}
 
 
-EXCHANGED_DECAYS = Exchanged("runs of the strong decay and of the highest weak one", _decay_cells)
+# The best weak decay is chosen on test, which can only lower the gain; the strong one on tune.
+EXCHANGED_DECAYS = Exchanged("runs of the strong decay and of the best weak one", _decay_cells)
 
 
 def best_decay_ratio(data, of=max):
@@ -185,9 +191,14 @@ class SwapMembers:
     def arrangements(self, data):
         return 2 ** int(max(data["slots"], default=0)).bit_length()
 
+    def every(self, data):
+        return (self._swapped(data, slots) for slots in range(self.arrangements(data)))
+
     def __call__(self, data, rng):
-        swapped = int(rng.integers(self.arrangements(data)))
-        return data.replace("heavy", data["heavy"] ^ (swapped & data["slots"]))
+        return self._swapped(data, int(rng.integers(self.arrangements(data))))
+
+    def _swapped(self, data, slots):
+        return data.replace("heavy", data["heavy"] ^ (slots & data["slots"]))
 
 
 def efficiency(data):

@@ -204,6 +204,7 @@ STUDY = Study(
                 "1.4B": paper_size(2048, 7168, 16, 8, 16),
             },
             published=True,
+            tuning_seeds=1,
             sweep_sizes=("150M", "1.4B"),
             ensemble_size="300M",
             budgets=(419_430_400, 838_860_800, 1_677_721_600),

@@ -90,6 +90,7 @@ def _compile_cache():
 
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "programs"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # a small study compiles a dozen small programs
 
 
 if __name__ == "__main__":

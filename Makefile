@@ -7,7 +7,7 @@ WORKDIR ?= results/infinite_compute
 
 .PHONY: demo tiny test test-full test-system lint wheel clean
 
-demo: $(STAMP)  ## the first half of the infinite-compute study, about ten minutes on two cores
+demo: $(STAMP)  ## the first half of the infinite-compute study, about seven minutes on two cores
 	$(BIN)/scaling-jax study infinite_compute --scale=tiny --until=ensembles --workdir=$(WORKDIR)
 
 tiny: $(STAMP)  ## all of it: more data budgets and the joint limit

@@ -19,7 +19,11 @@ def main(argv=None):
         print(f"scaling-jax: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("scaling-jax: interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        print(
+            "scaling-jax: interrupted; the same command goes on: what is finished is kept, a run in progress continues from its last "
+            "checkpoint (every config.train.checkpoint_every steps), or else from its start",
+            file=sys.stderr,
+        )
         return 75
 
 
@@ -45,6 +49,7 @@ def _train(args, rest):
     from scaling_jax import config as cfg
     from scaling_jax.data import stream
     from scaling_jax.data.corpus import open_corpus
+    from scaling_jax.parallel import cost
     from scaling_jax.train import loop
     from scaling_jax.train.progress import Progress
 
@@ -52,7 +57,7 @@ def _train(args, rest):
     corpus = open_corpus(run.data)
     run = cfg.bind(run, corpus)
     identity = cfg.identity(run, corpus)
-    with Progress() as progress:
+    with Progress(total=cost.expected_seconds([run])) as progress:
         metrics = loop.result(args.workdir, identity) or loop.train([run], corpus, args.workdir, progress)[identity]
         losses = "  ".join(f"{name} {metrics[name]:.4f} nats/token" for name in metrics if name.endswith("loss"))
         bits = stream.bits_per_byte(metrics["test/loss"], corpus, "test") if "test/loss" in metrics else None

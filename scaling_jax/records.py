@@ -194,10 +194,12 @@ def _literal(hint, text):
         return tuple(_literal(args[0], p.strip().strip("'\"")) for p in parts)
     if hint is bool:
         return {"true": True, "false": False, "True": True, "False": False}.get(text, text)
-    try:
-        return int(text.replace("_", "")) if hint is int else float(text)
-    except ValueError:
-        return text
+    for kind in (int, float) if hint is int else (float,):  # 3.5 for an int is a number of the wrong kind, not text
+        try:
+            return kind(text.replace("_", ""))
+        except ValueError:
+            continue
+    return text
 
 
 def _names(cls):

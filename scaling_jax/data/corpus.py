@@ -157,7 +157,7 @@ def read_tokens(data):
     """The checked tokens of a user's file, [tokens]; the file is mapped, not read, until its splits are built."""
     where, path = f"config.data.path = {data.path!r}", Path(data.path or "")
     if data.path is None:
-        raise ConfigError(f"{where}: source 'file' needs a file; set data.path to your .bin or .npy")
+        raise ConfigError(f"{where}: source 'file' needs a file; set data.path to your .bin or .npy (--config.data.path=FILE)")
     if path.suffix not in (".bin", ".npy"):
         raise ConfigError(f"{where}: neither .bin (raw data.dtype) nor .npy; save your tokens as one of them")
     if not path.is_file():

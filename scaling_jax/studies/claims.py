@@ -310,7 +310,10 @@ def _decide(v, family):
     needed = _seeds_needed(v)
     seeds = f"about {needed} seeds per cell" if needed else f"no number of seeds up to {statistics.MOST_SEEDS}"
     why = f"{band} lies beyond {at}, but {null}" if beyond else f"{band} contains {at}"
-    reason = f"{why}; if the effect is as measured, {seeds} would settle it (now {v.seeds})"
+    against = v.value < v.threshold if v.side == ">" else v.value > v.threshold
+    reason = (
+        f"{why}; if the effect is as measured, {seeds} would settle it{', against the claim' if against and needed else ''} (now {v.seeds})"
+    )
     return dataclasses.replace(v, verdict="undecided", reason=reason, seeds_needed=needed)
 
 

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +55,7 @@ def write(study, state, done, workdir, title, scale, corpus, clock, ablation=Non
         provenance=provenance,
         fits=laws,
         estimates=found,
-        notes=_notes(study, frame, ablation),
+        notes=_notes(study, frame, laws, done, ablation),
     )
     return verdicts, found
 
@@ -137,7 +139,7 @@ def next_command(name, scale, workdir, until=None, ablate=None, overrides=None, 
     """The command that goes on from one with these arguments: the rest of this scale, or the next scale."""
     said = [*([f"--ablate={ablate}"] if ablate else []), *(f"--config.{field}={value}" for field, value in (overrides or {}).items())]
     call = lambda scale, workdir, *more: shlex.join(
-        ["scaling-jax", "study", str(name), f"--scale={scale}", f"--workdir={workdir}", *said, *more]
+        [_program(), "study", str(name), f"--scale={scale}", f"--workdir={workdir}", *said, *more]
     )
     if until is not None:
         return call(scale, workdir)
@@ -145,6 +147,14 @@ def next_command(name, scale, workdir, until=None, ablate=None, overrides=None, 
         return shlex.join(["open", str(Path(workdir) / "report.html")])
     larger = LARGER[scale]
     return call(larger, Path(workdir).with_name(f"{Path(workdir).name}_{larger}"), "--dry-run")
+
+
+def _program():
+    """How this program is called from here: by name where the shell finds it, else by its path."""
+    beside = Path(sys.executable).with_name("scaling-jax")
+    if shutil.which("scaling-jax") or not beside.is_file():
+        return "scaling-jax"
+    return os.path.relpath(beside) if beside.is_relative_to(Path.cwd()) else str(beside)
 
 
 def provenance_of(corpus, ablation=None):
@@ -191,9 +201,14 @@ def _charts(study, data, workdir):
     return out
 
 
-def _notes(study, frame, ablation):
+def _notes(study, frame, laws, done, ablation):
+    """What stands before the verdicts: what was taken out, what has not run, what the study itself has to say, and laws that fit badly."""
     notes = [f"A mechanism was taken out here: {json.dumps(ablation)}. Claims that rest on it should not hold."] if ablation else []
-    return [*notes, *(study.notes(frame) if study.notes and len(frame) else ())]
+    missing = [stage.name for stage in study.stages if stage.name not in done]
+    if missing:
+        notes.append(f"These stages have not run yet, and claims that need them are not testable: {', '.join(missing)}.")
+    notes += study.notes(frame) if study.notes and len(frame) else ()
+    return notes + [f"Law of {law['group'] or law['law']}: {warning}." for law in laws for warning in law["warnings"]]
 
 
 def _spent(done):

@@ -12,7 +12,7 @@ COLORS = {"holds": "green", "fails": "red", "undecided": "yellow", "not testable
 MEANING = {
     "holds": "the whole 95% interval lies beyond the claimed value, and chance does not explain it",
     "fails": "the whole 95% interval lies on the other side",
-    "undecided": "the runs so far allow both",
+    "undecided": "the interval allows both sides, or chance could have given as much",
     "not testable": "these runs cannot answer",
 }
 LARGER = {"smoke": "tiny", "tiny": "small", "small": "pod"}
@@ -38,7 +38,7 @@ def summary(verdicts):
 
 
 def verdict_table(verdicts, width=None):
-    """The verdicts as a rich table; below 90 columns, of `width` or else of the terminal, p and the paper's value are left out."""
+    """The verdicts as a rich table; below 90 columns, of `width` or else of the terminal, p and the paper's value stand below the value."""
     from rich.box import HORIZONTALS
     from rich.table import Table
     from rich.text import Text
@@ -53,7 +53,11 @@ def verdict_table(verdicts, width=None):
     table.add_column("verdict", no_wrap=True, min_width=14)
     for i, v in enumerate(verdicts, 1):
         value = f"{number(v.value)} {v.unit}\n{_ends(v)}".strip() if there(v.value) else "–"
-        cells = [f"{i}. {v.claim}", value, f"{v.side} {number(v.threshold)}", _count(v)]
+        if slim:
+            value += f"\np {_p(v)}" if v.null_p is not None else ""
+            value += f"\npaper {number(v.paper_value)}" if there(v.paper_value) else ""
+        why = f"\n({v.reason})" if v.verdict == "not testable" else ""
+        cells = [f"{i}. {v.claim}{why}", value, f"{v.side} {number(v.threshold)}", _count(v)]
         cells += [] if slim else [_p(v), number(v.paper_value)]
         table.add_row(*map(Text, cells), Text(f"{SIGNS[v.verdict]} {v.verdict}", style=COLORS[v.verdict]))
     return table
@@ -126,7 +130,11 @@ def _change(v, index, claim, scale):
     if v.verdict == "holds":
         out.append("More seeds whose interval reaches the claimed value, or a null test that gives as much.")
     elif v.verdict == "undecided" and v.seeds_needed:
-        out.append(f"About {v.seeds_needed} seeds per cell instead of {v.seeds}, if the effect is as measured.")
+        against = v.value < v.threshold if v.side == ">" else v.value > v.threshold
+        out.append(
+            f"About {v.seeds_needed} seeds per cell instead of {v.seeds}, if the effect is as measured"
+            f"{', and then against the claim' if against else ''}; the number of seeds is a setting in the study's file."
+        )
     elif v.verdict == "undecided":
         out.append("More seeds alone will not: the effect is too small against its noise, or leans the other way.")
     elif v.verdict == "fails":

@@ -48,12 +48,18 @@ def run(name, scale, workdir, until=None, dry_run=False, ablate=None, overrides=
     progress.print(
         f"corpus {corpus.name}: {cost.people(len(corpus.splits['train']))} training tokens, vocabulary {corpus.vocab}, fingerprint {corpus.fingerprint}"
     )
+    mine = _whose(title, scale, corpus, ablate, _result_changing(state, overrides))
+    _refuse_foreign(Path(workdir), mine)
     ahead = _announce(study, state, workdir, until, progress)
     if dry_run:
         progress.print("dry run: nothing was trained")
         return None
     workdir = Path(workdir)
-    _claim_directory(workdir, title, scale, corpus, ablate, _result_changing(state, overrides))
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        trajectory.write_json(workdir / "study.json", mine)
+    except OSError as error:
+        raise ConfigError(f"--workdir={workdir}: cannot be written ({error}); choose a directory of yours") from error
     began, spent = time.perf_counter(), os.times()
     with progress:
         progress.total = ahead
@@ -72,7 +78,7 @@ def run(name, scale, workdir, until=None, dry_run=False, ablate=None, overrides=
 
 def _announce(study, state, workdir, until, progress):
     """Prints programs, members, parameters, FLOPs, memory and time; returns the expected seconds still ahead."""
-    planned = studies.forecast(study, state, until)
+    planned = studies.forecast(study, state, until, functools.partial(loop.result, workdir))
     every = list({unit.identity: unit for group in planned.values() for unit in group}.values())
     fresh = [unit for unit in every if loop.result(workdir, unit.identity) is None]
     cohorts = cohorts_.group(fresh)
@@ -144,19 +150,20 @@ def _line(stage, cohort, results, workdir, seconds):
     return f"{stage.name}: {cohort.name}  {split} loss {span}  {sparkline(curve)}  ({seconds:.1f} s)"
 
 
-def _claim_directory(workdir, title, scale, corpus, ablate, overrides):
-    """Makes the directory this study's, or refuses one that belongs to another study, scale, corpus or ablation."""
-    workdir.mkdir(parents=True, exist_ok=True)
+def _whose(title, scale, corpus, ablate, overrides):
+    """What a directory belongs to: its study.json."""
+    return {"schema": SCHEMA, "study": title, "scale": scale, "corpus": corpus.fingerprint, "ablate": ablate, "overrides": overrides}
+
+
+def _refuse_foreign(workdir, mine):
+    """Refuses a directory that belongs to another study, scale, corpus or ablation."""
     path = workdir / "study.json"
-    mine = {"schema": SCHEMA, "study": title, "scale": scale, "corpus": corpus.fingerprint, "ablate": ablate, "overrides": overrides}
-    if path.is_file():
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-        for name, value in mine.items():
-            if theirs.get(name) != value:
-                raise ConfigError(
-                    f"--workdir={workdir}: holds {name} = {theirs.get(name)!r}, not {value!r}; choose another directory, or delete this one"
-                )
-    trajectory.write_json(path, mine)
+    theirs = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else mine
+    for name, value in mine.items():
+        if theirs.get(name) != value:
+            raise ConfigError(
+                f"--workdir={workdir}: holds {name} = {theirs.get(name)!r}, not {value!r}; choose another directory, or delete this one"
+            )
 
 
 def _result_changing(state, overrides):

@@ -18,6 +18,7 @@ from scaling_jax.data.corpus import open_corpus
 from scaling_jax.records import ConfigError
 from scaling_jax.studies import units as units_
 
+UNKNOWN = 1e6  # nats per token of a run that a forecast only imagines: no better than any that is known
 TUNING_SEED = 1_000_000  # seeds from here on belong to tuning stages, those below to claims
 
 
@@ -218,12 +219,15 @@ def walk(study, state, execute, until=None):
     return done
 
 
-def forecast(study, state, until=None):
-    """The units a study asks for if no loss ever beats another: known before anything runs; adaptive stages may add to it."""
+def forecast(study, state, until=None, found=lambda identity: None):
+    """The units a study asks for if no loss still to come beats another: known before anything runs; adaptive stages may add to it.
+
+    found: identity -> metrics of a unit that is finished already, or None.
+    """
     imagined = replace(state, results={})
 
     def pretend(stage, known, missing):
-        imagined.results.update({unit.identity: _flat(unit) for unit in missing})
+        imagined.results.update({unit.identity: found(unit.identity) or _flat(unit) for unit in missing})
 
     return walk(study, imagined, pretend, until)
 
@@ -297,5 +301,5 @@ def _unit(base, overrides, labels):
 
 def _flat(unit):
     if unit.kind == "score":
-        return {"losses": [1.0] * len(unit.config.teams)}
-    return {"train/loss": 1.0, **{f"{split}/loss": 1.0 for split in unit.config.train.evaluate}}
+        return {"losses": [UNKNOWN] * len(unit.config.teams)}
+    return {"train/loss": UNKNOWN, **{f"{split}/loss": UNKNOWN for split in unit.config.train.evaluate}}

@@ -234,7 +234,8 @@ def test_terminal_table(study, width):
     assert max(map(len, text.splitlines())) <= width
     for wanted in ("✓ holds", "✗ fails", "? undecided", "– not testable", "> 0.3", "32 (4)", "nats"):
         assert wanted in text, wanted
-    assert ("0.29" in text) == (width == 100)
+    assert "0.29" in text and "paper" in text, "the paper's value"
+    assert "p (" in text or "\u2502 p" in text or " p " in text, "and p"
 
 
 def test_terminal_table_is_coloured_and_takes_brackets_as_text(study):

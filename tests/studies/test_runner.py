@@ -15,6 +15,7 @@ import pytest
 from scaling_jax.records import ConfigError
 from scaling_jax.studies import cohorts, figures, outcome, runner, units
 from scaling_jax.studies import study as studies
+from scaling_jax.train import loop
 
 SMALL = str(Path(__file__).with_name("small_study.py"))
 
@@ -102,6 +103,17 @@ def test_killed_with_no_mercy_it_ends_with_the_same_bits(undisturbed, tmp_path, 
     assert promised(tmp_path) == promised(folder)
 
 
+def test_the_plan_of_a_finished_study_is_empty(undisturbed):
+    """The forecast goes where the losses on disk lead it, past its start."""
+    folder, _ = undisturbed
+    study, _ = runner.load(SMALL)
+    planned = studies.forecast(study, study.at("smoke"), found=lambda identity: loop.result(folder, identity))
+    asked = {unit.identity for group in planned.values() for unit in group}
+    assert asked == {path.parent.name for path in folder.glob("runs/*/result.json")}
+    blind = {unit.identity for group in studies.forecast(study, study.at("smoke")).values() for unit in group}
+    assert blind != asked
+
+
 def test_a_dry_run_prints_and_writes_nothing(tmp_path, capfd):
     assert runner.run(SMALL, "smoke", tmp_path / "new", dry_run=True) is None
     assert not (tmp_path / "new").exists()
@@ -113,13 +125,21 @@ def test_until_stops_and_says_how_to_go_on(tmp_path, capfd):
     verdicts = runner.run(SMALL, "smoke", tmp_path, until="tune")
     assert {v.verdict for v in verdicts} == {"not testable"}
     last = capfd.readouterr().out.strip().splitlines()[-1]
-    assert last.startswith("next: scaling-jax study") and "--until" not in last and f"--workdir={tmp_path}" in last.replace("\n", "")
+    assert (
+        last.startswith("next: ")
+        and "scaling-jax study" in last
+        and "--until" not in last
+        and f"--workdir={tmp_path}" in last.replace("\n", "")
+    )
 
 
 def test_the_next_command_repeats_what_was_said():
     said = outcome.next_command("my/study.py", "tiny", "out", "tune", 2, {"model.layers": "3"})
-    assert said == "scaling-jax study my/study.py --scale=tiny --workdir=out --ablate=2 --config.model.layers=3"
-    assert outcome.next_command("x", "tiny", "out") == "scaling-jax study x --scale=small --workdir=out_small --dry-run"
+    program, _, rest = said.partition(" ")
+    assert rest == "study my/study.py --scale=tiny --workdir=out --ablate=2 --config.model.layers=3"
+    assert program == "scaling-jax" or os.access(program, os.X_OK)
+    assert outcome.next_command("x", "tiny", "out").endswith("study x --scale=small --workdir=out_small --dry-run")
+    assert outcome.next_command("x", "tiny", "out", scales=("smoke", "tiny")) == "open out/report.html"
     assert outcome.next_command("x", "pod", "out") == "open out/report.html"
 
 
@@ -144,10 +164,17 @@ def test_a_mistake_is_named_before_anything_runs(tmp_path, arguments, words):
     assert not (tmp_path / "w").exists()
 
 
-def test_a_directory_belongs_to_one_study(undisturbed):
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_directory_belongs_to_one_study(undisturbed, dry_run):
     folder, _ = undisturbed
     with pytest.raises(ConfigError, match="another directory"):
-        runner.run("infinite_compute", "smoke", folder, quiet=True)
+        runner.run("infinite_compute", "smoke", folder, quiet=True, dry_run=dry_run)
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="file/inside: cannot be written .*; choose a directory of yours"):
+        runner.run(SMALL, "smoke", tmp_path / "file" / "inside", quiet=True)
 
 
 def test_a_denser_log_is_no_other_study(undisturbed, tmp_path):

@@ -12,6 +12,7 @@ from scaling_jax.studies import tuning
 from scaling_jax.studies.study import Stage, standard_rows
 from scaling_jax.studies.units import EnsembleConfig, score
 
+from . import statistics
 from .statistics import USUAL
 
 RECIPES = ("standard", "regularized")  # epochs tuned at the usual decay; epochs and decay tuned
@@ -200,9 +201,19 @@ def joint(state):
 
 
 def notes(frame):
-    """What a reader should know first: points tuned to the edge of their grid."""
-    edges = sorted({f"{r.recipe} {r.size}: {r.edge}" for r in frame.itertuples() if r.edge})
-    return [f"Tuned to the edge of its grid, where a wider grid might do better: {'; '.join(edges)}."] if edges else []
+    """What a reader should know first: the words, points tuned to the edge of their grid, a double limit that fits badly."""
+    out = [
+        "Words: the standard recipe tunes epochs at weight decay 0.1, the regularized one tunes epochs and decay; a heavy member is trained "
+        "for twice the epochs at half the decay that are best for a model alone; N is the number of parameters, K of members in a team."
+    ]
+    edges = sorted({f"{r.recipe} size {r.size} ({r.edge})" for r in frame.itertuples() if r.edge})
+    if edges:
+        out.append(f"Tuned to the edge of a grid, beyond which there may be something better: {'; '.join(edges)}.")
+    teams = frame[frame["recipe"] == "joint team"]
+    if len(teams):
+        law = statistics.joint_law(teams)
+        out += [f"Law of the joint limit: {warning}." for warning in law.warnings]
+    return out
 
 
 def rows(unit, metrics, runs):

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from scaling_jax.laws import fit, forms
 from scaling_jax.laws.fit import NotTestable
 from scaling_jax.studies import tuning
@@ -216,7 +218,11 @@ def efficiency(data):
 
 def joint_limit(data):
     """lim_N lim_K of the loss: C of each size's teams, then E over sizes."""
-    teams = data.where(recipe="joint team")
-    alone = {size: teams.where(size=size)["params"].min() for size in set(teams["size"])}  # parameters of a team of one
-    sizes = [alone[size] for size in teams["size"]]
-    return forms.joint_limit({"params": sizes, "members": teams["members"], "loss": teams["loss"]})[1]["E"]
+    return joint_law(data.where(recipe="joint team"))["E"]
+
+
+def joint_law(teams):
+    """The power law in N through the limits in K; `teams` has columns size, params, members, loss."""
+    size, params = np.asarray(teams["size"]), np.asarray(teams["params"], float)
+    alone = {one: params[size == one].min() for one in dict.fromkeys(size.tolist())}  # parameters of a team of one
+    return forms.joint_limit({"params": [alone[one] for one in size.tolist()], "members": teams["members"], "loss": teams["loss"]})[1]

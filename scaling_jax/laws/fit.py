@@ -332,7 +332,10 @@ def _warnings(form, params, fixed, y):
     for name in form.params:
         for end in form.bounds[name] if name not in fixed else ():
             if np.isfinite(end) and abs(params[name] - end) <= 1e-6 * max(abs(end), 1e-6):
-                out.append(f"{name} is at its bound {end:g}")
+                flat = name == form.exponent and end == form.bounds[name][1]
+                out.append(
+                    f"{name} is at its bound {end:g}{f', so {form.params[0]} is the level of the points beyond the first' if flat else ''}"
+                )
     if form.exponent and form.params[0] not in fixed and not out:
         below, seen = y.min() - params[form.params[0]], y.max() - y.min()
         if below > seen:

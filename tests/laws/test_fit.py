@@ -234,7 +234,7 @@ def test_a_missing_column(missing):
     "loss, warning",
     [
         (lambda x: 3.0 / x - 0.05, "E is at its bound 0"),
-        (lambda x: 1.0 + (x <= 1), "alpha is at its bound 5"),
+        (lambda x: 1.0 + (x <= 1), "alpha is at its bound 5, so E is the level of the points beyond the first"),
         (lambda x: 100 * x**-0.004, "alpha is at its bound 0.01"),
         (lambda x: 2 + 0.1 * x, "A is at its bound 0"),
     ],

@@ -8,6 +8,7 @@ from pathlib import Path
 from scaling_jax.data import stream
 from scaling_jax.data.corpus import open_corpus
 from scaling_jax.inference.ensemble import all_teams
+from scaling_jax.laws.fit import NotTestable
 from scaling_jax.studies import tuning
 from scaling_jax.studies.study import Stage, standard_rows
 from scaling_jax.studies.units import EnsembleConfig, score
@@ -211,8 +212,11 @@ def notes(frame):
         out.append(f"Tuned to the edge of a grid, beyond which there may be something better: {'; '.join(edges)}.")
     teams = frame[frame["recipe"] == "joint team"]
     if len(teams):
-        law = statistics.joint_law(teams)
-        out += [f"Law of the joint limit: {warning}." for warning in law.warnings]
+        try:
+            warnings = statistics.joint_law(teams).warnings
+        except NotTestable as error:
+            warnings = (str(error),)
+        out += [f"Law of the joint limit: {warning}." for warning in warnings]
     return out
 
 

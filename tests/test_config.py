@@ -382,3 +382,14 @@ HASHES = {
 
 def test_ten_identities_are_pinned():
     assert {name: identity(RUN.replace(**overrides)) for name, overrides in PINNED.items()} == HASHES
+
+
+def test_a_file_cut_into_less_than_windows_is_refused():
+    file = {"data.source": "file", "data.path": "t.bin"}
+    short = RUN.replace(**file, **{"data.document_tokens": 16})
+    with pytest.raises(
+        ConfigError, match=r"config.data.document_tokens = 16: .* windows of data.sequence = 16 .*; set data.document_tokens far above"
+    ):
+        cfg.bind(short, CORPUS)
+    for fine in ({"data.document_tokens": 512}, {"data.document_tokens": 16, "data.separator": 0}):
+        cfg.bind(RUN.replace(**file, **fine), CORPUS)

@@ -332,10 +332,9 @@ def _warnings(form, params, fixed, y):
     for name in form.params:
         for end in form.bounds[name] if name not in fixed else ():
             if np.isfinite(end) and abs(params[name] - end) <= 1e-6 * max(abs(end), 1e-6):
-                flat = name == form.exponent and end == form.bounds[name][1]
-                out.append(
-                    f"{name} is at its bound {end:g}{f', so {form.params[0]} is the level of the points beyond the first' if flat else ''}"
-                )
+                steepest = name == form.exponent and end == form.bounds[name][1]
+                why = f", so {form.params[0]} is the level of the points beyond the first" if steepest else ""
+                out.append(f"{name} is at its bound {end:g}{why}")
     if form.exponent and form.params[0] not in fixed and not out:
         below, seen = y.min() - params[form.params[0]], y.max() - y.min()
         if below > seen:

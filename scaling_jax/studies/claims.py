@@ -38,17 +38,21 @@ class Permute:
     all teams drawn from three runs, are one observation. Where the column varies inside a run, rows move by themselves.
     Rows outside `where` stay as they are.
 
+    where: column -> value or values, as pairs; or a function of the data that gives them, where they were chosen by the data.
     moves: another column, which moves among the runs while `column` stays: losses between two cells, say, where the
       statistic chose those cells by columns that must not change.
     """
 
     column: str
     within: tuple[str, ...] = ()
-    where: tuple[tuple[str, object], ...] = ()
+    where: tuple[tuple[str, object], ...] | Callable = ()
     moves: str | None = None
+    text: str = ""
 
     def describe(self):
-        """In words: "weight_decay within (width, seed)"."""
+        """In words: `text` where given, else as "weight_decay within (width, seed)"."""
+        if self.text or callable(self.where):
+            return self.text or self.column
         within = f" within ({', '.join(self.within)})" if self.within else " over all rows"
         return f"{self.column}{within}" + "".join(f", {name} = {value}" for name, value in self.where)
 
@@ -85,12 +89,17 @@ class Permute:
         return data.replace(column, values)
 
 
-def permute(column, within=(), where=None, moves=None):
-    """The exchange that permutes `column` within the strata of `within`, among the rows where the columns of `where` have these values."""
+def permute(column, within=(), where=None, moves=None, text=""):
+    """The exchange that permutes `column` within the strata of `within`, among the rows where the columns of `where` have these values.
+
+    where: a mapping, or a function Data -> mapping. moves, text: see `Permute`.
+    """
     within = (within,) if isinstance(within, str) else tuple(within)
     if column in within:
         raise ValueError(f"within = {within!r}: permuting {column} within itself changes nothing")
-    return Permute(column, within, tuple((name, _frozen(value)) for name, value in (where or {}).items()), moves)
+    if not callable(where):
+        where = tuple((name, _frozen(value)) for name, value in (where or {}).items())
+    return Permute(column, within, where, moves, text)
 
 
 def _frozen(value):
@@ -104,7 +113,7 @@ def _units(exchange, data):
     """What moves: rows [R] (positions in the view), unit [R] that moves each; stratum, value [U], sorted by stratum. Kept per view."""
     if exchange in data._memo:
         return data._memo[exchange]
-    chosen = data.where(**dict(exchange.where))
+    chosen = data.where(**(exchange.where(data) if callable(exchange.where) else dict(exchange.where)))
     values = chosen[exchange.column]
     within = [chosen[name] for name in exchange.within]
     stratum = statistics.codes(zip(*within, strict=True)) if within else np.zeros(len(chosen), int)
@@ -205,6 +214,11 @@ class Verdict:
     verdict: str = "not testable"
     reason: str = ""
     seeds_needed: int | None = None
+
+    @property
+    def beyond(self):
+        """How far the value lies beyond the threshold; negative on the other side."""
+        return self.value - self.threshold if self.side == ">" else self.threshold - self.value
 
 
 def to_json(verdict):
@@ -310,18 +324,15 @@ def _decide(v, family):
     needed = _seeds_needed(v)
     seeds = f"about {needed} seeds per cell" if needed else f"no number of seeds up to {statistics.MOST_SEEDS}"
     why = f"{band} lies beyond {at}, but {null}" if beyond else f"{band} contains {at}"
-    against = v.value < v.threshold if v.side == ">" else v.value > v.threshold
-    reason = (
-        f"{why}; if the effect is as measured, {seeds} would settle it{', against the claim' if against and needed else ''} (now {v.seeds})"
-    )
+    against = ", against the claim" if v.beyond < 0 and needed else ""
+    reason = f"{why}; if the effect is as measured, {seeds} would settle it{against} (now {v.seeds})"
     return dataclasses.replace(v, verdict="undecided", reason=reason, seeds_needed=needed)
 
 
 def _seeds_needed(v):
-    effect = v.value - v.threshold if v.side == ">" else v.threshold - v.value
-    clear = abs(effect) > v.ci95[1] - v.value
-    for_interval = v.seeds if clear else statistics.seeds_for_interval(effect, v.se, v.dof, v.seeds)
-    if effect < 0 or v.adjusted_p < ALPHA or for_interval is None:
+    clear = abs(v.beyond) > v.ci95[1] - v.value
+    for_interval = v.seeds if clear else statistics.seeds_for_interval(v.beyond, v.se, v.dof, v.seeds)
+    if v.beyond < 0 or v.adjusted_p < ALPHA or for_interval is None:
         return for_interval  # only `holds` asks for the null test
     for_null = statistics.seeds_for_p(v.null_p, ALPHA * v.null_p / v.adjusted_p, v.seeds)
     return None if for_null is None else max(for_interval, for_null)

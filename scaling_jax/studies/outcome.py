@@ -80,7 +80,7 @@ def estimates(study, data):
                 raise NotTestable("no test stage has run yet")
             value = float(one.statistic(data))
             if not math.isfinite(value):
-                raise NotTestable(f"it is {value}: a run it rests on diverged")
+                raise NotTestable(f"the statistic is {value}, not a finite number")
             entry["value"] = value
             value, without = intervals.deletions(lambda dropped, one=one: one.statistic(data.drop(dropped)), data.strata)
             found = intervals.from_deletions(value, without)
@@ -135,7 +135,7 @@ def show(progress, study, verdicts, found, workdir, command):
     progress.print(f"next: {command}")
 
 
-def next_command(name, scale, workdir, until=None, ablate=None, overrides=None, scales=None):
+def next_command(name, scale, workdir, scales, until=None, ablate=None, overrides=None):
     """The command that goes on from one with these arguments: the rest of this scale, or the next scale."""
     said = [*([f"--ablate={ablate}"] if ablate else []), *(f"--config.{field}={value}" for field, value in (overrides or {}).items())]
     call = lambda scale, workdir, *more: shlex.join(
@@ -143,7 +143,7 @@ def next_command(name, scale, workdir, until=None, ablate=None, overrides=None, 
     )
     if until is not None:
         return call(scale, workdir)
-    if LARGER.get(scale) not in (LARGER.values() if scales is None else scales):
+    if LARGER.get(scale) not in scales:
         return shlex.join(["open", str(Path(workdir) / "report.html")])
     larger = LARGER[scale]
     return call(larger, Path(workdir).with_name(f"{Path(workdir).name}_{larger}"), "--dry-run")

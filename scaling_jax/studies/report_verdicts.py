@@ -119,8 +119,7 @@ def _effect(v):
     if not there(v.value):
         return f"Nothing could be measured; {claimed}{paper}."
     ends = f", 95% interval {number(v.ci95[0])} to {number(v.ci95[1])}" if v.ci95 else ", without an interval"
-    beyond = v.value - v.threshold if v.side == ">" else v.threshold - v.value
-    where = f"{number(abs(beyond), 2)}{unit} {'beyond' if beyond > 0 else 'short of'} it"
+    where = f"{number(abs(v.beyond), 2)}{unit} {'beyond' if v.beyond > 0 else 'short of'} it"
     return f"Measured {number(v.value)}{unit}{ends}, from {v.n} runs; {claimed}, and the value lies {where}{paper}."
 
 
@@ -130,10 +129,10 @@ def _change(v, index, claim, scale):
     if v.verdict == "holds":
         out.append("More seeds whose interval reaches the claimed value, or a null test that gives as much.")
     elif v.verdict == "undecided" and v.seeds_needed:
-        against = v.value < v.threshold if v.side == ">" else v.value > v.threshold
+        against = ", and then against the claim" if v.beyond < 0 else ""
         out.append(
-            f"About {v.seeds_needed} seeds per cell instead of {v.seeds}, if the effect is as measured"
-            f"{', and then against the claim' if against else ''}; the number of seeds is a setting in the study's file."
+            f"About {v.seeds_needed} seeds per cell instead of {v.seeds}, if the effect is as measured{against}; "
+            "the number of seeds is a setting in the study's file."
         )
     elif v.verdict == "undecided":
         out.append("More seeds alone will not: the effect is too small against its noise, or leans the other way.")

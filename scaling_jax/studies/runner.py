@@ -71,7 +71,7 @@ def run(name, scale, workdir, until=None, dry_run=False, ablate=None, overrides=
 
     verdicts, estimates = outcome.write(study, state, done, workdir, title, scale, corpus, clock, ablation)
     outcome.show(
-        progress, study, verdicts, estimates, workdir, outcome.next_command(name, scale, workdir, until, ablate, overrides, study.scales)
+        progress, study, verdicts, estimates, workdir, outcome.next_command(name, scale, workdir, study.scales, until, ablate, overrides)
     )
     return verdicts
 

@@ -1,7 +1,10 @@
 """What a run costs, against counts of its weights and the 6 N D rule; members of a cohort, against lone runs."""
 
 import math
+import os
+import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -85,10 +88,21 @@ def test_another_device_is_measured(monkeypatch):
     share, overhead = cost.EXPECTED["cpu"]
     alone = cost.of_run(run).flops / (share * 1e12) + 10 * overhead
     assert cost.expected_seconds([run]) == pytest.approx(alone)
-    cores = members.at_once("loop", 10**6)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert members.at_once("loop", 10**6) == cores
     assert cost.expected_seconds([run] * 2 * cores) == pytest.approx(2 * alone)  # a core each, twice
     stacked = run.replace(**{"train.members": "map"})
     assert cost.expected_seconds([stacked] * 3) == pytest.approx(3 * alone)
+
+
+def test_members_of_a_loop_compute_side_by_side(monkeypatch):
+    """The second and the third wait for each other: one after the other they never meet."""
+    meet = threading.Barrier(2, timeout=10)
+    pool = ThreadPoolExecutor(2)
+    monkeypatch.setattr(members, "_threads", lambda: pool)
+    monkeypatch.setattr(jax, "jit", lambda function, **_: function)
+    lifted = members.over_members(lambda i: i if i == 0 else meet.wait() * 0 + i, "loop")
+    assert lifted([0, 1, 2]) == [0, 1, 2]
 
 
 # --- for people ----------------------------------------------------------------------------------------------------

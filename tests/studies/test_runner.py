@@ -17,6 +17,7 @@ from scaling_jax.studies import cohorts, figures, outcome, runner, units
 from scaling_jax.studies import study as studies
 from scaling_jax.train import loop
 
+ALL = ("smoke", "tiny", "small", "pod")
 SMALL = str(Path(__file__).with_name("small_study.py"))
 
 
@@ -134,13 +135,13 @@ def test_until_stops_and_says_how_to_go_on(tmp_path, capfd):
 
 
 def test_the_next_command_repeats_what_was_said():
-    said = outcome.next_command("my/study.py", "tiny", "out", "tune", 2, {"model.layers": "3"})
+    said = outcome.next_command("my/study.py", "tiny", "out", ALL, "tune", 2, {"model.layers": "3"})
     program, _, rest = said.partition(" ")
     assert rest == "study my/study.py --scale=tiny --workdir=out --ablate=2 --config.model.layers=3"
     assert program == "scaling-jax" or os.access(program, os.X_OK)
-    assert outcome.next_command("x", "tiny", "out").endswith("study x --scale=small --workdir=out_small --dry-run")
-    assert outcome.next_command("x", "tiny", "out", scales=("smoke", "tiny")) == "open out/report.html"
-    assert outcome.next_command("x", "pod", "out") == "open out/report.html"
+    assert outcome.next_command("x", "tiny", "out", ALL).endswith("study x --scale=small --workdir=out_small --dry-run")
+    assert outcome.next_command("x", "tiny", "out", ("smoke", "tiny")) == "open out/report.html"
+    assert outcome.next_command("x", "pod", "out", ALL) == "open out/report.html"
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,19 @@ def test_evaluation_is_the_mean_over_all_windows():
     assert objectives.token_losses(logits, windows[:, 1:]).shape == (15, 8)
 
 
+def test_evaluation_holds_few_logits(monkeypatch):
+    """As many windows at once as the bound allows, in chunks of one size."""
+    run, corpus = bound()
+    static, seen, own = state.static(run), [], step.model_apply
+    params = state.start(static, state.hyper(run)).params
+    windows = np.arange(12 * 9).reshape(12, 9) % 16
+    monkeypatch.setattr(step, "model_apply", lambda run: lambda p, tokens: (seen.append(len(tokens)), own(run)(p, tokens))[1])
+    whole = step.evaluate(static, params, windows)
+    monkeypatch.setattr(step, "LOGITS", 5 * 4 * 8 * 16)  # five windows of 8 tokens, 16 logits each
+    assert float(step.evaluate(static, params, windows)) == pytest.approx(float(whole), rel=1e-6)
+    assert (seen[0], seen[-1]) == (12, 4), "4 divides 12, 5 does not"
+
+
 def test_an_edited_trajectory_is_named_not_read(whole, tmp_path):
     run, corpus = bound(seed=9)
     loop.train([run], corpus, tmp_path, Progress(quiet=True))

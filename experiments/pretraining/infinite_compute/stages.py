@@ -103,11 +103,11 @@ def _tuning(state, recipe, sizes, budgets):
 
 def sizes(state):
     """Every size at its tuned point, both recipes, fresh seeds."""
-    out, (first, *_, last) = [], [*state["sizes"]] * 2
+    out, names = [], list(state["sizes"])
     for recipe in RECIPES:
         for size in state["sizes"]:
             point, flags = tuned(state, size, recipe)
-            flags = flags | {"extreme": int(size in (first, last))}
+            flags = flags | {"extreme": int(size in (names[0], names[-1]))}
             out += [run(state, size, point, seed, recipe=recipe, **flags) for seed in state.seeds(state["seeds"])]
     return out
 

@@ -1,6 +1,5 @@
 """Infinite compute, what is measured: the statistics of its claims and estimates, and the exchanges that are its own."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,40 +28,18 @@ def largest_against_best(data, recipe):
     return part.where(params=largest).mean() - part.where(params=best).mean()
 
 
-@dataclass(frozen=True)
-class Exchanged:
-    """The null of a comparison of two cells: their runs might as well be exchanged.
-
-    All other cells stay where they are: they differ by far more than seeds do, and would make chance look wide.
-
-    Args:
-      cells: Data -> (column that tells the two apart, rows of both as for `Data.where`).
-    """
-
-    text: str
-    cells: Callable
-
-    def describe(self):
-        return self.text
-
-    def arrangements(self, data):
-        return self._permute(data).arrangements(data)
-
-    def every(self, data):
-        return self._permute(data).every(data)
-
-    def __call__(self, data, rng):
-        return self._permute(data)(data, rng)
-
-    def _permute(self, data):
-        column, rows = self.cells(data)
-        return permute(column, where=rows, moves="loss")
-
-
 def exchanged_sizes(recipe):
-    """The runs of the largest and of the best smaller size; that one was chosen on the tune split, so the choice is no part of chance."""
-    cells = lambda data: ("params", {"stage": "sizes", "recipe": recipe, "params": compared(data, recipe)})
-    return Exchanged(f"runs of the largest and of the best smaller size, {recipe} recipe", cells)
+    """The null of `largest_against_best`: the runs of the two sizes compared might as well be exchanged.
+
+    The smaller one was chosen on the tune split, so the choice is no part of chance. All other sizes stay where they are: they
+    differ by far more than seeds do, and would make chance look wide.
+    """
+    return permute(
+        "params",
+        where=lambda data: {"stage": "sizes", "recipe": recipe, "params": compared(data, recipe)},
+        moves="loss",
+        text=f"runs of the largest and of the best smaller size, {recipe} recipe",
+    )
 
 
 def bigger_is_worse(data):
@@ -101,15 +78,14 @@ def strong_decay_gain(data):
     return means[means.index <= WEAK].min() - means[chosen]
 
 
-def _decay_cells(data):
-    means = decay_sweep(data)
-    largest = data.where(recipe="decay sweep")["params"].max()
+def _decays_compared(data):
+    means, swept = decay_sweep(data), data.where(recipe="decay sweep")
     weak = means[means.index <= WEAK].idxmin()
-    return "weight_decay", {"recipe": "decay sweep", "params": largest, "weight_decay": (weak, strong_decay(data))}
+    return {"recipe": "decay sweep", "params": swept["params"].max(), "weight_decay": (weak, strong_decay(data))}
 
 
-# The best weak decay is chosen on test, which can only lower the gain; the strong one on tune.
-EXCHANGED_DECAYS = Exchanged("runs of the strong decay and of the best weak one", _decay_cells)
+# The null of `strong_decay_gain`. The best weak decay is chosen on test, which can only lower the gain; the strong one on tune.
+EXCHANGED_DECAYS = permute("weight_decay", where=_decays_compared, moves="loss", text="runs of the strong decay and of the best weak one")
 
 
 def best_decay_ratio(data, of=max):
@@ -149,21 +125,12 @@ def matching(data):
     return count
 
 
-@dataclass(frozen=True)
-class LoneOrTeam:
-    """The null of `team_against_single`: a team of that many members might as well be one of them."""
-
-    def describe(self):
-        return "lone members and teams of equal total size"
-
-    def arrangements(self, data):
-        return self._permute(data).arrangements(data)
-
-    def __call__(self, data, rng):
-        return self._permute(data)(data, rng)
-
-    def _permute(self, data):
-        return permute("members", where={"stage": "ensembles", "best_team": 1, "members": (1, matching(data))})
+# The null of `team_against_single`: a team of that many members might as well be one of them.
+LONE_OR_TEAM = permute(
+    "members",
+    where=lambda data: {"stage": "ensembles", "best_team": 1, "members": (1, matching(data))},
+    text="lone members and teams of equal total size",
+)
 
 
 def heavy_alone(data):

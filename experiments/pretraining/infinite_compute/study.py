@@ -14,7 +14,7 @@ from . import stages, statistics
 NO_REPEATS = {"repeat": False}
 USUAL_DECAY = {"decays": (statistics.USUAL,)}
 NO_TEAM = {"average": "losses"}
-K_MATTERS = permute("members", where={"stage": "ensembles", "best_team": 1})
+K_MATTERS = permute("members", where={"stage": "ensembles", "best_team": 1}, text="numbers of members among all teams of one size")
 
 CLAIMS = (
     Claim(
@@ -64,7 +64,7 @@ CLAIMS = (
         statistics.team_against_single,
         threshold=0,
         side=">",
-        exchange=statistics.LoneOrTeam(),
+        exchange=statistics.LONE_OR_TEAM,
         ablation=NO_TEAM,
         unit="nats/token",
         explain="loss of the largest single model minus that of the team",

@@ -70,8 +70,8 @@ def read_plan(workdir):
     return [c["members"] for c in json.loads(path.read_text(encoding="utf-8"))["cohorts"]] if path.is_file() else []
 
 
-def write_plan(workdir, study, scale, cohorts):
-    """Adds cohorts to plan.json, with what each of them costs."""
+def write_plan(workdir, study, scale, cohorts, simulations=()):
+    """Adds cohorts to plan.json, with what each of them costs, and the identities of `simulations` by function."""
     path = Path(workdir) / "plan.json"
     plan = (
         json.loads(path.read_text(encoding="utf-8"))
@@ -94,6 +94,9 @@ def write_plan(workdir, study, scale, cohorts):
                     "bytes": one.bytes * len(ids),
                 }
             )
+    for unit in simulations:
+        members = plan.setdefault("simulations", {}).setdefault(unit.config.function.__qualname__, {})
+        members[unit.identity] = {"seed": unit.config.seed, "cell": unit.cell}
     trajectory.write_json(path, plan)
 
 

@@ -158,7 +158,7 @@ def _program():
 
 
 def provenance_of(corpus, ablation=None):
-    """What the numbers came from: command, commit, versions, device, data."""
+    """What the numbers came from: command, commit, versions, device, data (corpus: None in a study that trains nothing)."""
     import importlib.metadata
     import platform
 
@@ -172,7 +172,7 @@ def provenance_of(corpus, ablation=None):
         "python": platform.python_version(),
         **versions,
         "device": f"{device.device_kind} x {jax.device_count()}, {platform.machine()}",
-        "corpus": f"{corpus.name}, fingerprint {corpus.fingerprint}",
+        "corpus": f"{corpus.name}, fingerprint {corpus.fingerprint}" if corpus else "no corpus: this study trains nothing",
         **({"ablation": json.dumps(ablation)} if ablation else {}),
     }
 
@@ -212,9 +212,13 @@ def _notes(study, frame, laws, done, ablation):
 
 
 def _spent(done):
-    runs = {unit.identity: unit.config for group in done.values() for unit in group if unit.kind == "train"}
-    costs = [cost.of_run(run) for run in runs.values()]
-    return {"runs": len(runs), "flops": float(np.sum([c.flops for c in costs])), "tokens": int(np.sum([c.tokens for c in costs]))}
+    every = {unit.identity: unit for group in done.values() for unit in group}.values()
+    costs = [cost.of_run(unit.config) for unit in every if unit.kind == "train"]
+    simulated = sum(unit.kind == "simulate" for unit in every)
+    out = {"simulations": simulated} if simulated else {}
+    if costs or not simulated:
+        out |= {"runs": len(costs), "flops": float(np.sum([c.flops for c in costs])), "tokens": int(np.sum([c.tokens for c in costs]))}
+    return out
 
 
 def _commit():

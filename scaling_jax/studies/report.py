@@ -130,7 +130,7 @@ def _rows(rows):
     frame = rows.drop(columns=[c for c in ("runs", "team") if c in rows.columns])
     values = [[_cell(v) for v in row] for row in frame.head(MOST_ROWS).itertuples(index=False)]
     more = f", the first {MOST_ROWS} are shown, rows.csv has them all" if len(frame) > MOST_ROWS else ""
-    return f'<section><h2>All rows</h2><div class="panel"><details><summary>{len(frame)} rows{more}; each is one run, or one team of an ensemble</summary>{table(frame.columns, values)}</details></div></section>'
+    return f'<section><h2>All rows</h2><div class="panel"><details><summary>{len(frame)} rows{more}; each is one run, one team of an ensemble, or one row of a simulation</summary>{table(frame.columns, values)}</details></div></section>'
 
 
 def _pairs(title, values, show):

@@ -1,4 +1,4 @@
-"""Runs a study in a directory: plan, train, score, judge, report; does only what is missing.
+"""Runs a study in a directory: plan, train, simulate, score, judge, report; does only what is missing.
 
 Directory: plan.json, cohorts/<id>/, runs/<identity>/, rows.csv, fit.json, verdict.json, figures/*.svg, report.html.
 """
@@ -15,6 +15,7 @@ from scaling_jax.data.corpus import open_corpus
 from scaling_jax.parallel import cost
 from scaling_jax.records import ConfigError
 from scaling_jax.studies import cohorts as cohorts_
+from scaling_jax.studies import simulations
 from scaling_jax.studies import study as studies
 from scaling_jax.train import loop, trajectory
 from scaling_jax.train.progress import Progress, sparkline
@@ -43,16 +44,19 @@ def run(name, scale, workdir, until=None, dry_run=False, ablate=None, overrides=
     ablation = _ablation(study, ablate)
     state = study.at(scale, ablation, overrides)
     progress = Progress(quiet=quiet)
-    corpus = open_corpus(state.base.data)
+    corpus = None if state.base is None else open_corpus(state.base.data)
     progress.print(f"[bold]{study.title}[/bold]  arXiv:{study.paper}  scale {scale}")
-    progress.print(
-        f"corpus {corpus.name}: {cost.people(len(corpus.splits['train']))} training tokens, vocabulary {corpus.vocab}, fingerprint {corpus.fingerprint}"
-    )
+    if corpus is None:
+        progress.print("no corpus: this study trains nothing")
+    else:
+        progress.print(
+            f"corpus {corpus.name}: {cost.people(len(corpus.splits['train']))} training tokens, vocabulary {corpus.vocab}, fingerprint {corpus.fingerprint}"
+        )
     mine = _whose(title, scale, corpus, ablate, _result_changing(state, overrides))
     _refuse_foreign(Path(workdir), mine)
     ahead = _announce(study, state, workdir, until, progress)
     if dry_run:
-        progress.print("dry run: nothing was trained")
+        progress.print(f"dry run: nothing was {'trained' if corpus else 'simulated'}")
         return None
     workdir = Path(workdir)
     try:
@@ -66,7 +70,12 @@ def run(name, scale, workdir, until=None, dry_run=False, ablate=None, overrides=
         execute = functools.partial(_execute, workdir, title, scale, state, progress)
         done = studies.walk(study, state, execute, until)
     clock = {"wall_seconds": time.perf_counter() - began, "cpu_seconds": sum(os.times()[:2]) - sum(spent[:2])}
-    clock = {f"last_start_{name}": value for name, value in clock.items()} | {"training_seconds": _training_seconds(workdir)}
+    clock = {f"last_start_{name}": value for name, value in clock.items()}
+    if corpus is not None:
+        clock["training_seconds"] = _training_seconds(workdir)
+    simulated = {unit.identity: unit for group in done.values() for unit in group if unit.kind == "simulate"}
+    if simulated:
+        clock["simulation_seconds"] = sum(simulations.seconds(simulated.values(), workdir))
     from scaling_jax.studies import outcome
 
     verdicts, estimates = outcome.write(study, state, done, workdir, title, scale, corpus, clock, ablation)
@@ -77,7 +86,7 @@ def run(name, scale, workdir, until=None, dry_run=False, ablate=None, overrides=
 
 
 def _announce(study, state, workdir, until, progress):
-    """Prints programs, members, parameters, FLOPs, memory and time; returns the expected seconds still ahead."""
+    """Prints programs, members, parameters, FLOPs, memory and time, and the simulations; returns the expected training seconds ahead."""
     planned = studies.forecast(study, state, until, functools.partial(loop.result, workdir))
     every = list({unit.identity: unit for group in planned.values() for unit in group}.values())
     fresh = [unit for unit in every if loop.result(workdir, unit.identity) is None]
@@ -87,25 +96,42 @@ def _announce(study, state, workdir, until, progress):
     scores = sum(unit.kind == "score" for unit in fresh)
     seconds = sum(c.seconds for c in cohorts)
     adaptive = [stage.name for stage in study.stages if stage.split == "tune" and stage.name in planned]
-    if fresh:
-        more = f"; {', '.join(adaptive)} may ask for more once they have seen their losses" if adaptive else ""
+    more = f"; {', '.join(adaptive)} may ask for more once they have seen their {'losses' if state.base else 'results'}" if adaptive else ""
+    if not fresh:
+        progress.print(f"all {len(every)} units are finished already")
+    ahead = [unit for unit in fresh if unit.kind == "simulate"]
+    if ahead:
+        waiting = {unit.identity for unit in ahead}
+        finished = [unit for unit in every if unit.kind == "simulate" and unit.identity not in waiting]
+        progress.print(_simulations_ahead(ahead, finished, workdir) + ("" if cohorts or scores else more))
+    if cohorts or scores:
         progress.print(
             f"at least {cost.duration(seconds)} on this machine ({cost.peak()[1]}: {cost.people(cost.peak()[0], 'FLOP/s')}), {scores} ensembles to score{more}"
         )
-    else:
-        progress.print(f"all {len(every)} units are finished already")
     return seconds
 
 
+def _simulations_ahead(ahead, finished, workdir):
+    """How many simulations are to run, and how long the finished ones took: nothing else is known about their time."""
+    names = {unit.config.function.__qualname__ for unit in ahead}
+    took = simulations.seconds([unit for unit in finished if unit.config.function.__qualname__ in names], workdir)
+    text = f"{len(ahead)} simulations to run ({', '.join(sorted(names))})"
+    if not took:
+        return f"{text}; their time is not forecast, none has been measured here"
+    each = sum(took) / len(took)
+    return f"{text}, about {cost.duration(each * len(ahead))} if they take as long as the {len(took)} finished ones ({each:.2g} s each)"
+
+
 def _execute(workdir, title, scale, state, progress, stage, known, missing):
-    """Brings the missing units of a stage into state.results: from disk, by training, by scoring."""
+    """Brings the missing units of a stage into state.results: from disk, by training, by simulating, by scoring."""
     for unit in list(missing):
         metrics = loop.result(workdir, unit.identity)
         if metrics is not None:
             state.results[unit.identity] = metrics
             missing.remove(unit)
     cohorts = cohorts_.group(missing, cohorts_.read_plan(workdir), known)
-    cohorts_.write_plan(workdir, title, scale, cohorts)
+    simulated = [unit for unit in missing if unit.kind == "simulate"]
+    cohorts_.write_plan(workdir, title, scale, cohorts, simulated)
     progress.total = max(progress.total, progress.done + sum(c.seconds for c in cohorts))
     for cohort in cohorts:
         runs = [unit.config for unit in cohort.units]
@@ -113,9 +139,20 @@ def _execute(workdir, title, scale, state, progress, stage, known, missing):
         results = loop.train(runs, open_corpus(runs[0].data), workdir, progress, f"{stage.name}: {cohort.name}")
         state.results.update(results)
         progress.print(_line(stage, cohort, results, workdir, time.perf_counter() - begin))
+    _simulate(workdir, simulated, state, progress, stage)
     for unit in missing:
         if unit.kind == "score":
             state.results[unit.identity] = _score(workdir, unit, known, progress, stage)
+
+
+def _simulate(workdir, units, state, progress, stage):
+    """Runs simulations one after another; a line says how many and how long."""
+    begin = time.perf_counter()
+    for i, unit in enumerate(units):
+        progress.say(f"{stage.name}: simulation {i + 1} of {len(units)}, {simulations.name(unit)}")
+        state.results[unit.identity] = simulations.run(unit, workdir)
+    if units:
+        progress.print(f"{stage.name}: {len(units)} simulations  ({time.perf_counter() - begin:.1f} s)")
 
 
 def _score(workdir, unit, known, progress, stage):
@@ -152,7 +189,14 @@ def _line(stage, cohort, results, workdir, seconds):
 
 def _whose(title, scale, corpus, ablate, overrides):
     """What a directory belongs to: its study.json."""
-    return {"schema": SCHEMA, "study": title, "scale": scale, "corpus": corpus.fingerprint, "ablate": ablate, "overrides": overrides}
+    return {
+        "schema": SCHEMA,
+        "study": title,
+        "scale": scale,
+        "corpus": corpus and corpus.fingerprint,
+        "ablate": ablate,
+        "overrides": overrides,
+    }
 
 
 def _refuse_foreign(workdir, mine):

@@ -16,9 +16,10 @@ from scaling_jax import records
 from scaling_jax.data import stream
 from scaling_jax.data.corpus import open_corpus
 from scaling_jax.records import ConfigError
+from scaling_jax.studies import simulations
 from scaling_jax.studies import units as units_
 
-UNKNOWN = 1e6  # nats per token of a run that a forecast only imagines: no better than any that is known
+UNKNOWN = simulations.UNKNOWN  # nats per token of a run that a forecast only imagines: no better than any that is known
 TUNING_SEED = 1_000_000  # seeds from here on belong to tuning stages, those below to claims
 
 
@@ -64,15 +65,15 @@ class Estimate:
 class Study:
     """A paper's question, ready to run. See experiments/ for how one reads.
 
-    settings: numbers the stages use; scales: scale -> overrides of settings (bare names) and of the base config
-    (dotted names). rows: `(unit, metrics, runs) -> list of dicts`, None for the standard columns.
+    base: name of a config, or None where nothing is trained. settings: numbers the stages use; scales: scale -> overrides of
+    settings (bare names) and of the base config (dotted names). rows: `(unit, metrics, runs) -> list of dicts`, None for the standard columns.
     notes: `frame of rows -> sentences` that stand before the report's verdicts.
     """
 
     paper: str
     title: str
     question: str
-    base: str
+    base: str | None
     stages: tuple
     claims: tuple
     settings: Mapping
@@ -106,17 +107,25 @@ class Study:
                         f"scale {scale!r}: {name!r} is neither a setting of this study ({', '.join(settings)}) nor a dotted config field"
                     )
         taken = frozenset(overrides or ()) | {name for name in ablation or () if "." in name}
-        return State(base=cfg.resolve(cfg.load(self.base), leaves | (overrides or {})), settings=settings, results={}, taken=taken)
+        leaves |= overrides or {}
+        if self.base is None and leaves:
+            name, value = next(iter(leaves.items()))
+            raise ConfigError(
+                f"config.{name} = {value!r}: this study trains nothing, it has no config to override; leave it out, or edit the settings in its file ({', '.join(settings)})"
+            )
+        base = None if self.base is None else cfg.resolve(cfg.load(self.base), leaves)
+        return State(base=base, settings=settings, results={}, taken=taken)
 
 
 @dataclass(frozen=True)
 class State:
     """What a stage may look at: the base config, the settings, and results of finished units on its own split.
 
-    taken: config fields that the command line (or an ablation) has set, which no stage may set again.
+    base: None in a study that trains nothing. taken: config fields that the command line (or an ablation) has set, which no
+    stage may set again.
     """
 
-    base: cfg.RunConfig
+    base: cfg.RunConfig | None
     settings: Mapping
     results: dict
     split: str = "test"
@@ -138,15 +147,31 @@ class State:
 
     def run(self, overrides, **labels):
         """A training unit: the base config with dotted `overrides`, evaluated on this stage's split."""
+        if self.base is None:
+            raise ValueError("a stage asks for a training run, and this study has base=None; name a base config in its Study(...)")
         overrides = {"train.evaluate": (self.split,), **overrides}
         if self.taken:
             _refuse_overruled(self.taken, overrides)
         unit = _unit(self.base, tuple(overrides.items()), tuple(sorted(labels.items())))
-        if (unit.config.seed >= TUNING_SEED) != (self.split == "tune"):
-            raise SplitError(
-                f"seed {unit.config.seed} in a {self.split} stage: take seeds from state.seeds(count); tuning and claims never share one"
-            )
+        self._refuse_seed(unit.config.seed)
         return unit
+
+    def simulate(self, function, settings, seed, **labels):
+        """A simulation unit, `function(settings, seed) -> metrics`; see `units.Simulation`."""
+        unit = units_.simulate(function, settings, seed, **labels)
+        self._refuse_seed(unit.config.seed)
+        return unit
+
+    def metrics(self, unit):
+        """What a simulation unit of this stage's side gave, as a dict; None while it is not finished."""
+        if unit.kind != "simulate":
+            raise ValueError(f"unit {unit.identity} is of kind {unit.kind!r}: state.metrics is for simulations, state.loss for runs")
+        self._refuse_seed(unit.config.seed)
+        return self.results.get(unit.identity)
+
+    def _refuse_seed(self, seed):
+        if (seed >= TUNING_SEED) != (self.split == "tune"):
+            raise SplitError(f"seed {seed} in a {self.split} stage: take seeds from state.seeds(count); tuning and claims never share one")
 
     def loss(self, unit):
         """The unit's loss on this stage's split in nats per token; None while it is not finished."""
@@ -233,22 +258,33 @@ def forecast(study, state, until=None, found=lambda identity: None):
 
 
 def rows(study, state, done):
-    """The rows claims are measured on: every unit of the test stages, as a pandas frame, and {run: cell}."""
+    """The rows claims are measured on: every unit of the test stages, as a pandas frame, and {run: cell}.
+
+    A row may name the cell of its runs in a column `cell`; else a run's cell is that of its unit.
+    """
     import pandas as pd
 
     tuning = {stage.name for stage in study.stages if stage.split == "tune"}
     make, out, cells = study.rows or standard_rows, [], {}
-    runs = {unit.identity: unit for group in done.values() for unit in group if unit.kind == "train"}
+    runs = {unit.identity: unit for group in done.values() for unit in group if unit.kind in ("train", "simulate")}
     for name, group in done.items():
         for unit in group if name not in tuning else ():
             out += [{"stage": name, **row} for row in make(unit, state.results[unit.identity], runs)]
     for row in out:
-        cells.update({run: runs[run].cell for run in row["runs"]})
+        for run in row["runs"]:
+            cell = row["cell"] if "cell" in row else runs[run.partition("/")[0]].cell
+            if cells.setdefault(run, cell) != cell:
+                raise ValueError(f"run {run} is in cell {cells[run]!r} and in cell {cell!r}: a run belongs to one cell")
     return pd.DataFrame(out), cells
 
 
 def standard_rows(unit, metrics, runs):
-    """One row per run, or per team of an ensemble, with the columns every study shares; `runs` are what a row depends on."""
+    """One row per run, per team of an ensemble, or per simulation (see `simulations.rows`), with the columns every study shares.
+
+    runs: identity -> unit of all training runs and simulations; the column `runs` holds those a row depends on.
+    """
+    if unit.kind == "simulate":
+        return simulations.rows(unit, metrics)
     if unit.kind == "train":
         return [
             {
@@ -300,6 +336,8 @@ def _unit(base, overrides, labels):
 
 
 def _flat(unit):
+    if unit.kind == "simulate":
+        return simulations.Imagined()
     if unit.kind == "score":
         return {"losses": [UNKNOWN] * len(unit.config.teams)}
     return {"train/loss": UNKNOWN, **{f"{split}/loss": UNKNOWN for split in unit.config.train.evaluate}}

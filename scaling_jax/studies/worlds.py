@@ -20,11 +20,13 @@ class World:
     """What is true: `loss(run) -> nats per token` of a bound RunConfig, plus normal noise over seeds; and of a team.
 
     team: (members' losses as measured [K], their configs) -> the team's loss; None: their mean.
+    simulate: (Simulation, rng) -> metrics of a simulation unit; None: the simulation itself runs.
     noise: standard deviation over seeds, tune and test of one run sharing a part of it.
     """
 
-    loss: Callable
+    loss: Callable | None
     team: Callable | None = None
+    simulate: Callable | None = None
     noise: float = 0.02
     shared: float = 0.7
 
@@ -36,7 +38,10 @@ def live(study, scale, world, seed, until=None, permutations=1000, overrides=Non
 
     def execute(stage, known, missing):
         for unit in missing:
-            state.results[unit.identity] = _train(world, unit, seed) if unit.kind == "train" else _score(world, unit, known, state)
+            if unit.kind == "simulate":
+                state.results[unit.identity] = _simulate(world, unit, seed)
+            else:
+                state.results[unit.identity] = _train(world, unit, seed) if unit.kind == "train" else _score(world, unit, known, state)
 
     done = studies.walk(study, state, execute, until)
     frame, cells = studies.rows(study, state, done)
@@ -49,6 +54,12 @@ def _train(world, unit, seed):
     truth, common = world.loss(unit.config), world.shared**0.5 * own
     noise = dict(zip(("train", "tune", "test"), world.noise * (common + (1 - world.shared) ** 0.5 * np.array(rest)), strict=True))
     return {f"{split}/loss": float(truth + noise[split]) for split in ("train", *unit.config.train.evaluate)}
+
+
+def _simulate(world, unit, seed):
+    if world.simulate is None:
+        return unit.config.function(unit.config.settings, unit.config.seed)
+    return world.simulate(unit.config, np.random.default_rng([seed, zlib.crc32(unit.identity.encode())]))
 
 
 def _score(world, unit, known, state):

@@ -41,14 +41,26 @@ class Progress:
         """Reports progress since the last call: expected seconds of work, FLOPs and tokens done in `seconds`, and where the cohort stands."""
         self.done += work
         now = time.perf_counter()
-        if self.quiet or (self.live is None and now - self.shown < _PLAIN_EVERY):
+        if not self._due(now):
             return
-        self.shown = now
         rate = (self.done + _TRUST) / (now - self.begun + _TRUST)
         left = cost.duration(max(self.total - self.done, 0.0) / rate)
         peak, _ = cost.peak()
         share = min(1.0, self.done / self.total) if self.total else 1.0
         text = f"{share:4.0%}  {name}  step {step}/{steps}  loss {loss:.3f}  {cost.people(tokens / max(seconds, 1e-9))} tokens/s  MFU {flops / max(seconds, 1e-9) / peak:.0%}  {left} left"
+        self._say(text, now)
+
+    def say(self, text):
+        """A line for now: the next one takes its place in a terminal; elsewhere at most one every 10 seconds is printed."""
+        now = time.perf_counter()
+        if self._due(now):
+            self._say(text, now)
+
+    def _due(self, now):
+        return not self.quiet and (self.live is not None or now - self.shown >= _PLAIN_EVERY)
+
+    def _say(self, text, now):
+        self.shown = now
         if self.live:
             self.live.update(text)
         else:

@@ -79,9 +79,8 @@ def read(run):
 
 def write_result(folder, kind, metrics):
     """Writes result.json, which comes last and marks a unit as done; a metric that is not finite (the run diverged) is null there."""
-    finite = lambda value: [finite(v) for v in value] if isinstance(value, list) else value if math.isfinite(value) else None
-    metrics = {name: finite(value) for name, value in metrics.items()}
-    write_json(Path(folder) / "result.json", {"schema": SCHEMA, "kind": kind, "metrics": metrics})
+    finite = lambda value: None if isinstance(value, float) and not math.isfinite(value) else value
+    write_json(Path(folder) / "result.json", {"schema": SCHEMA, "kind": kind, "metrics": _each(finite, metrics)})
 
 
 def read_result(folder):
@@ -89,8 +88,15 @@ def read_result(folder):
     path = Path(folder) / "result.json"
     if not path.is_file():
         return None
-    number = lambda value: [number(v) for v in value] if isinstance(value, list) else math.nan if value is None else value
-    return {name: number(value) for name, value in json.loads(path.read_text(encoding="utf-8"))["metrics"].items()}
+    number = lambda value: math.nan if value is None else value
+    return _each(number, json.loads(path.read_text(encoding="utf-8"))["metrics"])
+
+
+def _each(change, value):
+    """`value` with every leaf of its lists and dicts changed."""
+    if isinstance(value, dict):
+        return {name: _each(change, entry) for name, entry in value.items()}
+    return [_each(change, entry) for entry in value] if isinstance(value, (list, tuple)) else change(value)
 
 
 def write_json(path, value):

@@ -1,6 +1,7 @@
 """The contract every study keeps, whoever writes it: found by itself, one test per promise and study."""
 
 import functools
+import json
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ from scaling_jax.data.corpus import Corpus
 from scaling_jax.records import ConfigError
 from scaling_jax.studies import runner
 from scaling_jax.studies import study as studies
+from scaling_jax.studies.report_verdicts import SIGNS
 from scaling_jax.train import state, step
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +42,7 @@ def stand_in(data):
 def planned(path, scale):
     """Every unit `scale` asks for, if nothing beats its start."""
     study, _ = runner.load(str(path))
-    at = study.at(scale, overrides=STAND_IN if scale == "pod" else {})
+    at = study.at(scale, overrides=STAND_IN if scale == "pod" and study.base else {})
     return [unit for group in studies.forecast(study, at).values() for unit in group]
 
 
@@ -87,7 +89,7 @@ def test_every_ablation_can_be_planned(path, scale):
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_program_lowers(path, scale):
     programs = {state.static(unit.config): unit.config for unit in planned(path, scale) if unit.kind == "train"}
-    assert programs
+    assert planned(path, scale) and bool(programs) == (runner.load(str(path))[0].base is not None), "a base config is for what is trained"
     for static, run in programs.items():
         hyper = state.hyper(run)
         before = jax.eval_shape(lambda h, static=static: state.start(static, h), hyper)
@@ -101,22 +103,18 @@ def test_tuning_and_claims_share_no_run(path):
     study, _ = runner.load(str(path))
     done = studies.forecast(study, study.at("tiny"))
     tuning = {s.name for s in study.stages if s.split == "tune"}
-    seeds = {
-        side: {u.config.seed for name, group in done.items() if (name in tuning) == side for u in group if u.kind == "train"}
-        for side in (True, False)
-    }
-    splits = {
-        side: {u.config.train.evaluate for name, group in done.items() if (name in tuning) == side for u in group if u.kind == "train"}
-        for side in (True, False)
-    }
-    assert not seeds[True] & seeds[False]
-    assert splits[True] <= {("tune",)} and splits[False] == {("test",)}
+    units = {side: [u for name, group in done.items() if (name in tuning) == side for u in group] for side in (True, False)}
+    seeds = {side: {u.config.seed for u in group if u.kind in ("train", "simulate")} for side, group in units.items()}
+    splits = {side: {u.config.train.evaluate for u in group if u.kind == "train"} for side, group in units.items()}
+    assert seeds[False] and not seeds[True] & seeds[False]
+    assert all(seed >= studies.TUNING_SEED for seed in seeds[True]) and all(seed < studies.TUNING_SEED for seed in seeds[False])
+    assert splits[True] <= {("tune",)} and splits[False] == ({("test",)} if study.base else set())
 
 
 @each_study
 def test_pod_without_its_data_says_so(path):
     study, _ = runner.load(str(path))
-    if study.at("pod").base.data.source == "file":
+    if study.base and study.at("pod").base.data.source == "file":
         with pytest.raises(ConfigError, match=r"config\.data\.path"):
             studies.forecast(study, study.at("pod"))
 
@@ -133,7 +131,9 @@ def test_smoke_takes_seconds_and_judges_every_claim(path, tmp_path):
     )
     after = os.times()
     assert done.returncode == 0, done.stderr
-    assert "not testable" in done.stdout and (tmp_path / "report.html").is_file()
+    judged = json.loads((tmp_path / "verdict.json").read_text())["claims"]
+    assert [one["claim"] for one in judged] == [claim.text for claim in runner.load(str(path))[0].claims]
+    assert all(one["verdict"] in SIGNS and one["reason"] for one in judged) and (tmp_path / "report.html").is_file()
     assert after.children_user + after.children_system - before.children_user - before.children_system < SMOKE_CPU_SECONDS + HEAVY_IMPORTS
 
 

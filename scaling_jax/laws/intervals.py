@@ -1,4 +1,4 @@
-"""Intervals of a statistic over independent runs: the stratified delete-one jackknife with t quantiles.
+"""Intervals: of a statistic over independent runs by the stratified jackknife, of a fitted law by profile, jackknife or bootstrap.
 
 Why not the percentile bootstrap: at three seeds its 95% interval covers 75%. The jackknife is the classical t
 interval wherever that exists (a mean, Welch's difference of means), and goes on to smooth functions of means, fits,
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scaling_jax.laws.fit import NotTestable
+from scaling_jax.laws.form import NotTestable
 
 ROUNDING = 1e-12  # a spread below this share of the values is rounding, not variation
 
@@ -19,7 +19,8 @@ ROUNDING = 1e-12  # a spread below this share of the values is rounding, not var
 class Interval:
     """An estimate with its two-sided interval: value +- t_dof se; scalars, or arrays of one shape.
 
-    Where no run moves the value se and dof are 0 and the ends nan: nothing was learnt about its error.
+    Where no run moves the value se and dof are 0 and the ends nan: nothing was learnt about its error. The ends of a profile and of
+    a bootstrap are not symmetric, and infinite where the data do not bound them. method: how it was made.
     """
 
     value: float | np.ndarray
@@ -27,6 +28,7 @@ class Interval:
     high: float | np.ndarray
     se: float | np.ndarray
     dof: float | np.ndarray
+    method: str = "jackknife"
 
 
 def jackknife(statistic, strata, level=0.95):
@@ -99,3 +101,128 @@ def _without(statistic, run, cell, n):
 
 def _too_few(cell):
     return f"no interval: cell {cell} has one run and the statistic depends on it; needs 2 seeds or more"
+
+
+METHODS = ("profile", "jackknife", "percentile", "bca")
+
+
+def interval(found, quantity, level=0.95, method=None, clusters=None, count=4000, seed=0):
+    """The interval of a parameter of a fitted law, or of anything computed from its parameters.
+
+    Args:
+      found: a Fit. quantity: a parameter's name, or a function of {name: value or array}: `lambda p: compute_optimal(p, 1e24)[0]`.
+      method: "profile" (profile.py; rows independent), "jackknife" (leaves out one row or cluster at a time, t with one degree of
+        freedom less than there are), "percentile" or "bca" (resample.bootstrap with `count` and `seed`). None: profile, or jackknife
+        where clusters are given. How often each covers at which n: benchmarks/coverage.py.
+      clusters: label of each row's cluster, [n] in the order of the data, such as its seed where rows share one.
+    Raises:
+      NotTestable: no degree of freedom, or the points do not determine the parameters.
+    """
+    from scaling_jax.laws import profile, resample
+
+    method = method or ("profile" if clusters is None else "jackknife")
+    if method not in METHODS:
+        raise ValueError(f"method = {method!r}: expected one of {', '.join(METHODS)}")
+    if method == "profile" and clusters is not None:
+        raise ValueError("method = 'profile' takes every row as independent; with clusters use jackknife, percentile or bca")
+    if found.points is None:
+        raise ValueError("this fit has no points to rest an interval on; fit again, or keep them in fit.json")
+    if not found.identified:
+        raise NotTestable(f"no interval: {found.warnings[0]}")
+    if clusters is not None:
+        clusters = np.asarray(clusters)[found.points.rows]
+    params = {name: np.asarray(value) for name, value in found.params.items()}
+    value = float(params[quantity] if isinstance(quantity, str) else quantity(params))
+    if method == "profile":
+        low, high, se, dof = profile.profile(found, quantity, level)
+        return Interval(value, low, high, se, dof, method)
+    if method == "jackknife":
+        return _delete_one(found, quantity, level, value, resample.deletions(found, clusters))
+    drawn = resample.bootstrap(found, count, seed, clusters)
+    left_out = resample.deletions(found, clusters) if method == "bca" else None
+    low, high = quantiles(drawn.of(quantity), value, level, None if left_out is None else _of(left_out, quantity))
+    return Interval(value, low, high, float(np.std(drawn.of(quantity), ddof=1)), len(drawn.of(quantity)) - 1, method)
+
+
+def quantiles(draws, value, level, left_out=None):
+    """The percentile interval of bootstrap draws, or BCa where the delete-one values are given.
+
+    BCa moves the two quantiles by the bias z_0 = Phi^-1(#{draw < value} / B) and the acceleration
+    a = sum d^3 / (6 (sum d^2)^(3/2)), d = mean - delete-one values. Source: Efron 1987.
+    """
+    from scipy.special import ndtr, ndtri
+
+    tail = np.array([(1 - level) / 2, (1 + level) / 2])
+    if left_out is not None:
+        below = np.clip(((draws < value).sum() + 0.5 * (draws == value).sum()) / len(draws), 0.5 / len(draws), 1 - 0.5 / len(draws))
+        d = left_out.mean() - left_out
+        power = (d**2).sum() ** 1.5
+        bias, acceleration = ndtri(below), (d**3).sum() / (6 * power) if power else 0.0
+        z = bias + ndtri(tail)
+        tail = ndtr(bias + z / (1 - acceleration * z))
+    low, high = np.quantile(draws, tail)
+    return float(low), float(high)
+
+
+def _of(samples, quantity):
+    return samples[quantity] if isinstance(quantity, str) else np.asarray(quantity(samples), np.float64)
+
+
+def _delete_one(found, quantity, level, value, left_out):
+    from scipy.special import stdtrit
+
+    values = _of(left_out, quantity)
+    groups = len(values)
+    se = float(np.sqrt((groups - 1) / groups * ((values - values.mean()) ** 2).sum()))
+    half = float(stdtrit(groups - 1, 0.5 + level / 2)) * se
+    return Interval(value, value - half, value + half, se, groups - 1, "jackknife")
+
+
+def band(found, columns, level=0.95, kind="law"):
+    """The band of a fitted law at these inputs: of the law itself, or of one new run there.
+
+    For a run: the half widths on the scale of the residuals are sqrt(h_law^2 + h_noise^2), with h_noise = t s for least squares and
+    the residuals' own quantiles for Huber's loss.
+
+    Args:
+      columns: the law's inputs, name -> array [m] or number. kind: "law" or "run".
+    Returns:
+      Interval of arrays [m].
+    """
+    from scipy.special import stdtrit
+
+    from scaling_jax.laws.fitting import problem
+
+    if kind not in ("law", "run"):
+        raise ValueError(f"kind = {kind!r}: expected 'law' or 'run'")
+    inputs = {name: np.atleast_1d(np.asarray(columns[name], np.float64)) for name in found.form.inputs}
+    task = problem(found)
+    count = len(next(iter(inputs.values())))
+    parts = [
+        interval(found, _law_at(found.form, {name: values[j : j + 1] for name, values in inputs.items()}), level) for j in range(count)
+    ]
+    value, low, high, se, dof = (np.array([getattr(part, name) for part in parts]) for name in ("value", "low", "high", "se", "dof"))
+    if kind == "run":
+        freedom = found.n - len(found.free)
+        residual = found.residuals()
+        if found.loss == "huber":
+            tails = np.quantile(residual, [(1 - level) / 2, (1 + level) / 2]) * np.sqrt(found.n / freedom)
+        else:
+            half = float(stdtrit(freedom, 0.5 + level / 2)) * np.sqrt(found.objective / freedom)
+            tails = np.array([-half, half])
+        centre = task.link(value)
+        widths = [np.hypot(centre - task.link(low), tails[0]), np.hypot(task.link(high) - centre, tails[1])]
+        low, high = (_unlink(found, side) for side in (centre - widths[0], centre + widths[1]))
+    return Interval(value, low, high, se, dof, "profile")
+
+
+def _law_at(form, columns):
+    """The law at one point, as a function of its parameters."""
+    return lambda p: np.reshape(form.function(p, columns), np.shape(next(iter(p.values()))))
+
+
+def _unlink(found, values):
+    """The inverse of the residuals' scale."""
+    if found.form.link is None:
+        return values if found.loss == "lsq" else np.exp(values)
+    raise ValueError(f"{found.form.name} has a link of its own: ask for kind='law'")

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from scaling_jax import config as cfg
-from scaling_jax.laws import fit, forms
-from scaling_jax.laws.fit import NotTestable
+from scaling_jax.laws import fitting, forms
+from scaling_jax.laws.form import NotTestable
 from scaling_jax.studies import claims, runner, worlds
 from scaling_jax.studies.rows import Data
 from tests.studies.test_contract import STAND_IN, parameters, planned
@@ -43,7 +43,7 @@ def test_the_published_limits_refit():
     path = PATH.parents[2] / "published" / "infinite_compute_asymptotes.csv"
     with open(path, encoding="utf-8") as file:
         frame = pd.DataFrame(csv.DictReader(line for line in file if not line.startswith("#"))).astype(float)
-    found = {tokens: fit.fit(forms.power, part)["E"] for tokens, part in frame.groupby("tokens")}
+    found = {tokens: fitting.fit(forms.power, part)["E"] for tokens, part in frame.groupby("tokens")}
     assert [round(found[t], 3) for t in sorted(found)] == [3.169, 2.980, 2.789, 2.657]
 
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import curve_fit
 
-from scaling_jax.laws import fit, forms
-from scaling_jax.laws.fit import NotTestable
+from scaling_jax.laws import derived, fitting, forms, record
+from scaling_jax.laws.form import NotTestable
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "experiments" / "published"
 LAWS = {"power": forms.power, "data_power": forms.data_power, "ensemble": forms.ensemble}
@@ -60,7 +60,7 @@ def noisy(form, seed, spread=0.01):
 @pytest.mark.parametrize("tokens, limit", [(209715200, 3.169), (419430400, 2.980), (838860800, 2.789), (1677721600, 2.657)])
 def test_the_published_limits_in_size(tokens, limit):
     frame = pd.DataFrame(rows("infinite_compute_asymptotes.csv")).astype(float)
-    found = fit.fit(forms.power, frame[frame.tokens == tokens])
+    found = fitting.fit(forms.power, frame[frame.tokens == tokens])
     assert found["E"] == pytest.approx(limit, abs=1e-3)
     assert (found.n, found.distinct, found.x_range) == (4, 4, (150e6, 1.4e9))
 
@@ -69,15 +69,15 @@ def test_the_standard_recipe_turns_up_and_the_joint_limit_lies_far_below():
     """The paper's headline at 209M tokens: 1.4B parameters are worse than 600M, and ensembles of them reach 3.17."""
     loss = {int(r["params"]): float(r["loss"]) for r in rows("infinite_compute_standard.csv") if int(r["tokens"]) == 209715200}
     assert min(loss, key=loss.get) == 600000000 and loss[1400000000] == pytest.approx(loss[600000000] + 0.0146, abs=1e-4)
-    joint = fit.fit(forms.power, pd.DataFrame(rows("infinite_compute_asymptotes.csv")).astype(float), where={"tokens": 209715200})
+    joint = fitting.fit(forms.power, pd.DataFrame(rows("infinite_compute_asymptotes.csv")).astype(float), where={"tokens": 209715200})
     assert min(loss.values()) - joint["E"] == pytest.approx(0.581, abs=2e-3)
 
 
 def test_the_data_law_of_the_published_limits():
     """L(D) = 1.80 + 0.96 / D^0.228, D in billions, through the four joint limits: the floor extrapolates far."""
     frame = pd.DataFrame(rows("infinite_compute_asymptotes.csv")).astype(float)
-    limits = {tokens / 1e9: fit.fit(forms.power, part)["E"] for tokens, part in frame.groupby("tokens")}
-    law = fit.fit(forms.data_power, pd.Series(limits))
+    limits = {tokens / 1e9: fitting.fit(forms.power, part)["E"] for tokens, part in frame.groupby("tokens")}
+    law = fitting.fit(forms.data_power, pd.Series(limits))
     np.testing.assert_allclose([law["E"], law["B"], law["beta"]], [1.80, 0.96, 0.228], rtol=0.01)
     assert len(law.warnings) == 1 and law.warnings[0].startswith("E extrapolates: 0.85")
 
@@ -100,7 +100,7 @@ def test_equals_scipy(name, seed, weighted):
     form, data = LAWS[name], noisy(LAWS[name], seed)
     x, y = data[form.inputs[0]], data["loss"]
     weights = np.random.default_rng(seed).uniform(0.2, 3.0, len(x)) if weighted else None
-    found = fit.fit(form, data, weights=weights)
+    found = fitting.fit(form, data, weights=weights)
     offset, scale, exponent = form.params
     low, high = ([form.bounds[p][i] for p in form.params] for i in (0, 1))
     (e, a, alpha), _ = curve_fit(
@@ -124,7 +124,7 @@ def test_equals_scipy(name, seed, weighted):
 
 def test_r2_and_the_rest():
     data = noisy(forms.power, 0)
-    found = fit.fit(forms.power, pd.DataFrame(data))
+    found = fitting.fit(forms.power, pd.DataFrame(data))
     residual = data["loss"] - found.predict(data)
     assert found.objective == pytest.approx((residual**2).sum(), rel=1e-12)
     assert found.r2 == pytest.approx(1 - residual.var() / data["loss"].var(), rel=1e-4)
@@ -137,16 +137,16 @@ def test_a_series_and_repeats_and_weights_agree():
     series = pd.Series(data["loss"], index=data["params"])
     weights = np.array([1.0, 2, 1, 1, 3, 1, 1, 1])
     many = {name: np.repeat(values, weights.astype(int)) for name, values in data.items()}
-    assert fit.fit(forms.power, series) == fit.fit(forms.power, data)
-    weighted, repeated = fit.fit(forms.power, data, weights=weights), fit.fit(forms.power, many)
+    assert fitting.fit(forms.power, series) == fitting.fit(forms.power, data)
+    weighted, repeated = fitting.fit(forms.power, data, weights=weights), fitting.fit(forms.power, many)
     assert (repeated.n, repeated.distinct) == (11, 8)
     np.testing.assert_allclose(list(weighted.params.values()), list(repeated.params.values()), rtol=1e-6)
 
 
 def test_another_column_can_be_fitted():
     data = noisy(forms.power, 1)
-    found = fit.fit(forms.power, {"params": data["params"], "excess": data["loss"]}, y="excess")
-    assert found.params == fit.fit(forms.power, data).params
+    found = fitting.fit(forms.power, {"params": data["params"], "excess": data["loss"]}, y="excess")
+    assert found.params == fitting.fit(forms.power, data).params
 
 
 # --- planted laws --------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ offsets, gaps, exponents = st.floats(0.5, 5.0), st.floats(0.1, 5.0), st.floats(0
 def test_planted_parameters_are_found(name, offset, gap, exponent):
     form = LAWS[name]
     x = RANGES[name]
-    found = fit.fit(form, planted(form, offset, gap, exponent))
+    found = fitting.fit(form, planted(form, offset, gap, exponent))
     names = form.params
     assert found[names[0]] == pytest.approx(offset, rel=1e-5, abs=1e-5 * gap)
     assert found[names[2]] == pytest.approx(exponent, rel=1e-5)
@@ -171,8 +171,8 @@ def test_planted_parameters_are_found(name, offset, gap, exponent):
 def test_units_do_not_matter(seed, log_x, log_y):
     """Inputs in other units change A alone, losses in other units E and A."""
     data, cx, cy = noisy(forms.power, seed), 10**log_x, 10**log_y
-    base = fit.fit(forms.power, data)
-    found = fit.fit(forms.power, {"params": cx * data["params"], "loss": cy * data["loss"]})
+    base = fitting.fit(forms.power, data)
+    found = fitting.fit(forms.power, {"params": cx * data["params"], "loss": cy * data["loss"]})
     assert found["alpha"] == pytest.approx(base["alpha"], rel=1e-5)
     assert found["E"] == pytest.approx(cy * base["E"], rel=1e-5)
     assert found["A"] == pytest.approx(cy * base["A"] * cx ** found["alpha"], rel=1e-3)
@@ -192,16 +192,16 @@ def changed(column, row, value):
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, -1.0])
 def test_values_no_law_has(column, value):
     with pytest.raises(ValueError, match=rf"{column} = {value} in row 3: power takes finite numbers above zero"):
-        fit.fit(forms.power, changed(column, 3, value))
+        fitting.fit(forms.power, changed(column, 3, value))
 
 
 def test_a_run_that_diverged_is_no_mistake():
     for value in (np.nan, np.inf):
         with pytest.raises(NotTestable, match=f"loss = {value} in row 3"):
-            fit.fit(forms.power, changed("loss", 3, value))
+            fitting.fit(forms.power, changed("loss", 3, value))
     for column, value in (("loss", -1.0), ("params", np.nan)):
         with pytest.raises(ValueError) as error:
-            fit.fit(forms.power, changed(column, 3, value))
+            fitting.fit(forms.power, changed(column, 3, value))
         assert not isinstance(error.value, NotTestable)
 
 
@@ -209,25 +209,25 @@ def test_a_run_that_diverged_is_no_mistake():
 def test_no_degree_of_freedom(x):
     message = rf"no degree of freedom: power has 3 parameters.* and there are {len(set(x))} distinct params; needs 4"
     with pytest.raises(NotTestable, match=message):
-        fit.fit(forms.power, {"params": x, "loss": np.arange(len(x)) + 1.0})
+        fitting.fit(forms.power, {"params": x, "loss": np.arange(len(x)) + 1.0})
 
 
 def test_points_without_weight_give_no_degree_of_freedom():
     with pytest.raises(NotTestable, match="there are 3 distinct params; needs 4"):
-        fit.fit(forms.power, noisy(forms.power, 0), weights=[1, 1, 1, 0, 0, 0, 0, 0])
+        fitting.fit(forms.power, noisy(forms.power, 0), weights=[1, 1, 1, 0, 0, 0, 0, 0])
 
 
 @pytest.mark.parametrize("weights", [[1.0] * 7, [0.0] * 8, [-1.0] + [1.0] * 7, [np.nan] + [1.0] * 7, [np.inf] + [1.0] * 7, 1.0])
 def test_bad_weights(weights):
     with pytest.raises(ValueError, match="weights: expected 8 finite numbers, none negative and not all zero"):
-        fit.fit(forms.power, noisy(forms.power, 0), weights=weights)
+        fitting.fit(forms.power, noisy(forms.power, 0), weights=weights)
 
 
 @pytest.mark.parametrize("missing", ["params", "loss"])
 def test_a_missing_column(missing):
     frame = pd.DataFrame({**noisy(forms.power, 0), "note": 1.0}).drop(columns=missing)
     with pytest.raises(ValueError, match=f"power needs a column '{missing}'; the data have .*note"):
-        fit.fit(forms.power, frame)
+        fitting.fit(forms.power, frame)
 
 
 @pytest.mark.parametrize(
@@ -241,12 +241,12 @@ def test_a_missing_column(missing):
 )
 def test_a_bound_is_told(loss, warning):
     x = np.arange(1.0, 9.0)
-    assert warning in fit.fit(forms.power, {"params": x, "loss": loss(x)}).warnings
+    assert warning in fitting.fit(forms.power, {"params": x, "loss": loss(x)}).warnings
 
 
 def test_a_rising_loss_gives_the_constant():
     x, y = np.arange(1.0, 9.0), np.arange(1.0, 9.0) ** 2
-    found = fit.fit(forms.power, {"params": x, "loss": y})
+    found = fitting.fit(forms.power, {"params": x, "loss": y})
     np.testing.assert_allclose(found.predict({"params": x}), y.mean(), rtol=1e-12)
 
 
@@ -256,34 +256,34 @@ def test_a_rising_loss_gives_the_constant():
 @settings(max_examples=40, deadline=None)
 @given(offsets, gaps, exponents, st.floats(-0.9, 1.9))
 def test_data_efficiency_inverts_the_law(offset, gap, exponent, decades):
-    law = fit.fit(forms.data_power, planted(forms.data_power, offset, gap, exponent))
+    law = fitting.fit(forms.data_power, planted(forms.data_power, offset, gap, exponent))
     tokens = 2e8 * 10**decades
     loss = float(law.predict({"tokens": np.array([tokens])})[0])
-    assert forms.data_efficiency(law, loss, most=100) == pytest.approx(tokens, rel=1e-6)
+    assert derived.data_efficiency(law, loss, most=100) == pytest.approx(tokens, rel=1e-6)
 
 
 def test_data_efficiency_refuses():
-    law = fit.fit(forms.data_power, planted(forms.data_power, 2.5, 1.0, 1.0))
+    law = fitting.fit(forms.data_power, planted(forms.data_power, 2.5, 1.0, 1.0))
     for loss in (2.4, law["E"]):
         with pytest.raises(NotTestable, match=r"floor is 2\.5, it never reaches .* needs more unique-data budgets"):
-            forms.data_efficiency(law, loss)
+            derived.data_efficiency(law, loss)
     loss_at = lambda tokens: float(law.predict({"tokens": np.array([tokens])})[0])
-    assert forms.data_efficiency(law, loss_at(31e9)) == pytest.approx(31e9)
+    assert derived.data_efficiency(law, loss_at(31e9)) == pytest.approx(31e9)
     for tokens in (33e9, 2e8 / 17):
         with pytest.raises(NotTestable, match=r"tokens, more than 16 times outside its data \(2e\+08 to 2e\+09\)"):
-            forms.data_efficiency(law, loss_at(tokens))
+            derived.data_efficiency(law, loss_at(tokens))
 
 
 def test_data_efficiency_of_an_exponent_at_its_bound():
     """A law this flat reaches the loss after more tokens than a float can hold."""
     law = dataclasses.replace(
-        fit.fit(forms.data_power, planted(forms.data_power, 2.5, 1.0, 1.0)), params={"E": 2.0, "B": 5.0, "beta": 0.01}
+        fitting.fit(forms.data_power, planted(forms.data_power, 2.5, 1.0, 1.0)), params={"E": 2.0, "B": 5.0, "beta": 0.01}
     )
     with pytest.raises(NotTestable, match="would need inf tokens"):
-        forms.data_efficiency(law, 2.001)
+        derived.data_efficiency(law, 2.001)
     flat = dataclasses.replace(law, params={"E": 2.0, "B": 0.0, "beta": 0.01})
     with pytest.raises(NotTestable, match="would need 0 tokens"):
-        forms.data_efficiency(flat, 2.001)
+        derived.data_efficiency(flat, 2.001)
 
 
 @settings(max_examples=40, deadline=None)
@@ -293,28 +293,28 @@ def test_a_parabola_has_its_minimum(log_minimum, bend, reach):
     means = pd.Series(3 + bend * (np.log(x) - np.log(10) * log_minimum) ** 2, index=x)
     if means.to_numpy().argmin() in (0, 10):
         with pytest.raises(NotTestable, match="at the edge of the grid"):
-            fit.parabola_minimum(means, reach)
+            derived.parabola_minimum(means, reach)
     else:
-        assert fit.parabola_minimum(means, reach) == pytest.approx(10**log_minimum, rel=1e-6)
+        assert derived.parabola_minimum(means, reach) == pytest.approx(10**log_minimum, rel=1e-6)
 
 
 def test_a_parabola_looks_no_further_than_its_reach():
     x = np.geomspace(1, 64, 7)
     near = (np.log(x) - np.log(10)) ** 2
     far = near + np.array([9.0, 0, 0, 0, 0, 0, 9.0])
-    assert fit.parabola_minimum(pd.Series(far, index=x)) == pytest.approx(10)
+    assert derived.parabola_minimum(pd.Series(far, index=x)) == pytest.approx(10)
 
 
 def test_what_has_no_minimum():
     with pytest.raises(NotTestable, match="the lowest mean is at the edge of the grid, 0.1"):
-        fit.parabola_minimum(pd.Series([1.0, 2.0, 3.0], index=[0.1, 1.0, 10.0]))
+        derived.parabola_minimum(pd.Series([1.0, 2.0, 3.0], index=[0.1, 1.0, 10.0]))
     with pytest.raises(NotTestable, match="do not bend upwards around the lowest"):
-        fit.parabola_minimum(pd.Series([1.0, 5.0, 0.99, 5.0, 1.0], index=[1.0, 2, 4, 8, 16]))
+        derived.parabola_minimum(pd.Series([1.0, 5.0, 0.99, 5.0, 1.0], index=[1.0, 2, 4, 8, 16]))
 
 
 def test_json_has_plain_types():
-    found = fit.fit(forms.power, noisy(forms.power, 0))
-    entry = fit.to_json(found, "tuned", {"E": (np.float64(2.1), np.float32(2.5)), "alpha": None})
+    found = fitting.fit(forms.power, noisy(forms.power, 0))
+    entry = record.to_json(found, "tuned", {"E": (np.float64(2.1), np.float32(2.5)), "alpha": None})
     assert json.loads(json.dumps(entry, allow_nan=False)) == entry
     assert entry["law"] == "power" and entry["group"] == "tuned" and entry["n"] == 8
     assert entry["equation"] == "L(params) = E + A / params^alpha"

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from scaling_jax.laws import intervals
-from scaling_jax.laws.fit import NotTestable
+from scaling_jax.laws.form import NotTestable
 
 REPEATS = 4000  # worlds per coverage figure: its standard error at 95% is 0.35%
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from scaling_jax.laws.fit import NotTestable
+from scaling_jax.laws.form import NotTestable
 from scaling_jax.studies import claims
 from scaling_jax.studies.claims import permute
 from tests.studies.test_claims import RUNS, claim, gap, grid, judge, normal, table, two

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from scaling_jax.laws import fit, forms
+from scaling_jax.laws import derived, fitting, forms
 from scaling_jax.studies import claims as claims_
 from scaling_jax.studies import figures
 from scaling_jax.studies.charts import Chart, Level, Mark, Series, x_ticks
@@ -219,7 +219,7 @@ def test_names_on_the_axis_become_ticks_and_zero_takes_the_log_away():
 def test_law_is_drawn_with_its_limit():
     data = world()
     chart = draw(figures.curves("Loss", "params", by="recipe", where={"recipe": "standard"}, form=forms.power, level="E"), data)
-    curve, found = one(chart, "standard fit"), fit.fit(forms.power, data.where(recipe="standard").by("params"))
+    curve, found = one(chart, "standard fit"), fitting.fit(forms.power, data.where(recipe="standard").by("params"))
     assert curve.style == "dash" and curve.y == pytest.approx(tuple(found.predict({"params": np.array(curve.x)})))
     assert all(low < y < high for low, y, high in zip(curve.low, curve.y, curve.high, strict=True))
     (level,) = chart.levels
@@ -255,7 +255,7 @@ def test_optimum_finds_the_planted_minimum():
 def test_optimum_is_that_of_the_claims():
     data = world()
     mark = draw(figures.optimum("Decay", "weight_decay", where={"recipe": "decay sweep"}), data).marks[0]
-    assert mark.x == pytest.approx(fit.parabola_minimum(data.where(recipe="decay sweep").by("weight_decay")))
+    assert mark.x == pytest.approx(derived.parabola_minimum(data.where(recipe="decay sweep").by("weight_decay")))
 
 
 def test_optimum_at_the_edge_is_a_note():

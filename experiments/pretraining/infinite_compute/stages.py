@@ -8,7 +8,7 @@ from pathlib import Path
 from scaling_jax.data import stream
 from scaling_jax.data.corpus import open_corpus
 from scaling_jax.inference.ensemble import all_teams
-from scaling_jax.laws.fit import NotTestable
+from scaling_jax.laws.form import NotTestable
 from scaling_jax.studies import tuning
 from scaling_jax.studies.study import Stage, standard_rows
 from scaling_jax.studies.units import EnsembleConfig, score

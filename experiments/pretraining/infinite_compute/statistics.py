@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scaling_jax.laws import fit, forms
-from scaling_jax.laws.fit import NotTestable
+from scaling_jax.laws import derived, fitting, forms
+from scaling_jax.laws.form import NotTestable
 from scaling_jax.studies import tuning
 from scaling_jax.studies.claims import permute
 
@@ -90,17 +90,17 @@ EXCHANGED_DECAYS = permute("weight_decay", where=_decays_compared, moves="loss",
 
 def best_decay_ratio(data, of=max):
     """Decay at the minimum of a parabola in log decay through the lowest mean and two either side, over the usual decay."""
-    return fit.parabola_minimum(decay_sweep(data, of)) / USUAL
+    return derived.parabola_minimum(decay_sweep(data, of)) / USUAL
 
 
 def single_limit(data):
     """E of L(N) = E + A / N^alpha, decay tuned."""
-    return fit.fit(forms.power, data.where(stage="sizes", recipe="regularized").by("params"))["E"]
+    return fitting.fit(forms.power, data.where(stage="sizes", recipe="regularized").by("params"))["E"]
 
 
 def ensemble_limit(data):
     """C of L(K) = C + A / K^b, teams of one size."""
-    return fit.fit(forms.ensemble, data.where(stage="ensembles", best_team=1).by("members"))["C"]
+    return fitting.fit(forms.ensemble, data.where(stage="ensembles", best_team=1).by("members"))["C"]
 
 
 def limit_gap(data):
@@ -179,8 +179,8 @@ def efficiency(data):
     for tokens in sorted(set(standard["tokens"].tolist())):
         part = standard.where(tokens=tokens)
         best[tokens] = part.by("params")[part.by("params", "tune_loss").idxmin()]
-    law = fit.fit(forms.data_power, {"tokens": list(best), "loss": list(best.values())})
-    return forms.data_efficiency(law, joint_limit(data)) / min(best)
+    law = fitting.fit(forms.data_power, {"tokens": list(best), "loss": list(best.values())})
+    return derived.data_efficiency(law, joint_limit(data)) / min(best)
 
 
 def joint_limit(data):
@@ -192,4 +192,4 @@ def joint_law(teams):
     """The power law in N through the limits in K; `teams` has columns size, params, members, loss."""
     size, params = np.asarray(teams["size"]), np.asarray(teams["params"], float)
     alone = {one: params[size == one].min() for one in dict.fromkeys(size.tolist())}  # parameters of a team of one
-    return forms.joint_limit({"params": [alone[one] for one in size.tolist()], "members": teams["members"], "loss": teams["loss"]})[1]
+    return derived.joint_limit({"params": [alone[one] for one in size.tolist()], "members": teams["members"], "loss": teams["loss"]})[1]

@@ -1,0 +1,311 @@
+"""Fitting laws in float64: global search, exact gradients, and results that say when they cannot answer.
+
+A fit starts from a grid over the law's curved parameters, its linear ones solved for, and follows the best starts to their minima
+by batched Newton steps (solve.py). A least-squares fit of `offset + scale / x ** exponent` goes through variable projection instead
+(projection.py), a third of a millisecond each.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from scaling_jax.laws import projection, solve, starts
+from scaling_jax.laws.form import LOSSES, Form, NotTestable, as_form
+from scaling_jax.laws.points import TINY, Points, Problem, gather
+
+DELTA = 1e-3  # where Huber's loss of ln y turns from squares to absolute values: arXiv:2203.15556
+FOLLOWED = 24  # starts followed to their minimum, best first
+GLANCED = 30  # steps after which all but the best few are dropped
+NOTHING = 1e-9  # a scale whose share in every prediction is smaller is zero
+BLURRED = 1e-7  # ratio of singular values from which on parameters cannot be told apart
+FAR = 8.0  # robust standard deviations at which a point is named
+KINDS = {"lsq": "least squares", "log": "least squares of logarithms", "huber": "Huber of logarithms"}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted law.
+
+    objective: the weighted sum of squared residuals, of logarithms where the loss is of those, or of Huber's function of them.
+    n: points. distinct: different inputs. aic: n ln(objective / n) + 2 (p + 1) for p free parameters, to compare laws of one loss on
+    the same points; with Huber's loss 2 n ln(mean |residual|) + 2 (p + 1), Laplace's likelihood. x_range: (lowest, highest) of the
+    first input. warnings: what a reader must know, such as an exponent at its bound. converged: whether the search ended at a minimum.
+    identified: whether the points determine every free parameter. points, fixed: what it was fitted to, for intervals.
+    """
+
+    form: Form
+    params: Mapping
+    objective: float
+    n: int
+    distinct: int
+    r2: float
+    x_range: tuple
+    warnings: tuple = ()
+    aic: float = float("nan")
+    loss: str = "lsq"
+    delta: float = np.inf
+    converged: bool = True
+    identified: bool = True
+    fixed: Mapping = field(default_factory=dict)
+    points: Points | None = field(default=None, compare=False, repr=False)
+
+    def __getitem__(self, name):
+        return self.params[name]
+
+    @property
+    def loss_kind(self):
+        """The loss in words, as fit.json says it."""
+        kind = KINDS[self.loss] if self.form.link is None else f"{KINDS[self.loss]} after the law's link"
+        return f"{kind}, delta {self.delta:g}" if self.loss == "huber" else kind
+
+    @property
+    def free(self):
+        """Names of the parameters that were fitted."""
+        return tuple(name for name in self.form.params if name not in self.fixed)
+
+    def predict(self, columns=None, /, **named):
+        """The law at its form's inputs: a mapping or frame, or by name as in `predict(params=1e9)`; float64, shape of the inputs."""
+        return self.form.predict(self.params, named if columns is None else columns)
+
+    def residuals(self):
+        """What is left of each point, y - law, or the difference of logarithms where the loss is of those: float64 [n]."""
+        return problem(self).link(self.points.target) - problem(self).link(self.predict(self.points.columns))
+
+    def interval(self, quantity, level=0.95, **options):
+        """The interval of a parameter or of a function of the parameters; see intervals.interval."""
+        from scaling_jax.laws import intervals
+
+        return intervals.interval(self, quantity, level, **options)
+
+    def band(self, columns=None, /, level=0.95, kind="law", **named):
+        """The band of the law, or of one new run (kind="run"), at these inputs; see intervals.band."""
+        from scaling_jax.laws import intervals
+
+        return intervals.band(self, named if columns is None else columns, level, kind)
+
+    def plot(self, path=None):
+        """A figure of points, law and band; see laws.plot."""
+        from scaling_jax.laws import plot
+
+        return plot.of_fit(self, path)
+
+
+def problem(found):
+    """The Problem that a Fit solved."""
+    return Problem(found.form, found.points, found.loss, found.delta, found.fixed)
+
+
+def fit(law, data, where=None, fixed=None, weights=None, y=None, loss=None, delta=DELTA, solver="newton"):
+    """The fit of `law` to `data`: minimises sum_i w_i rho(link(law(x_i)) - link(y_i)) within the law's bounds.
+
+    Args:
+      law: a Form, or a plain function (see form.as_form).
+      data: mapping or frame with the law's inputs and `y`, or a pandas Series of y indexed by the law's one input.
+      where: column -> value, or list of values: only these rows.
+      fixed: parameter -> value that is given, not fitted.
+      weights: array [n], one per row of data; None weighs all alike, rows of weight 0 do not count.
+      y: the column predicted; None: the one the law names, "loss" for most.
+      loss: "lsq" (rho = r^2, link = identity), "log" (r^2, ln) or "huber" (Huber's function with `delta`, summed, ln); None: the law's own.
+      solver: "newton" (solve.py), or "scipy": L-BFGS-B with the same gradients from the same starts, slower, to check the first.
+    Raises:
+      NotTestable: no degree of freedom (as many distinct inputs as free parameters, or fewer), an input that is the same everywhere and
+        leaves parameters undetermined, or a y that is not finite, as of a run that diverged. ValueError: other values that no law has.
+    """
+    form = as_form(law)
+    loss, delta = _loss(form, loss, delta)
+    fixed = _fixed(form, fixed)
+    points = gather(form, data, where, weights, form.y if y is None else y, loss)
+    distinct = _degrees(form, fixed, points.columns)
+    task = Problem(form, points, loss, delta, fixed)
+    first = points.columns[form.inputs[0]]
+    if form.exponent and loss == "lsq" and solver == "newton":
+        params, converged = projection.project(form, first, points.target, points.weights, fixed), True
+    else:
+        params, converged = _search(task, solver)
+    identified, blurred = _identified(task, params)
+    if not identified and (same := [name for name, values in points.columns.items() if (values == values[0]).all()]):
+        raise NotTestable(
+            f"{same[0]} is {points.columns[same[0]][0]:g} in every row, and {blurred} of {form.name} cannot be told from such data; "
+            f"vary {same[0]}, give the parameter (`fixed`), or fit a law without it"
+        )
+    found = Fit(form, params, 0.0, len(points), distinct, 0.0, (float(first.min()), float(first.max())))
+    found = replace(found, loss=loss, delta=delta, converged=converged, identified=identified, fixed=fixed, points=points)
+    found = replace(found, **_quality(found))
+    return replace(found, warnings=_warnings(found, blurred))
+
+
+def _loss(form, loss, delta):
+    loss = form.loss if loss is None else loss
+    if loss not in LOSSES:
+        raise ValueError(f"loss = {loss!r}: expected one of {', '.join(LOSSES)}")
+    if not 0 < delta < np.inf:
+        raise ValueError(f"delta = {delta!r}: expected a positive number, the residual of ln y at which squares turn into absolute values")
+    return loss, float(delta) if loss == "huber" else np.inf
+
+
+def _fixed(form, fixed):
+    """The given parameters as floats, checked against the form."""
+    fixed = {name: float(value) for name, value in (fixed or {}).items()}
+    for name, value in fixed.items():
+        if name not in form.params:
+            raise ValueError(f"fixed: {form.name} has no parameter {name!r}; it has {', '.join(form.params)}")
+        low, high = form.bounds[name]
+        if not low <= value <= high:
+            raise ValueError(f"fixed: {name} = {value:g} is outside the bounds of {form.name}, {low:g} to {high:g}")
+    return fixed
+
+
+def _degrees(form, fixed, columns):
+    """The number of distinct inputs, refused where it leaves no degree of freedom."""
+    distinct = len(set(zip(*(values.tolist() for values in columns.values()), strict=True)))
+    free = len(form.params) - len(fixed)
+    if distinct <= free:
+        raise NotTestable(
+            f"no degree of freedom: {form.name} has {free} {'free ' if fixed else ''}parameters and there are {distinct} distinct {', '.join(form.inputs)}; needs {free + 1}"
+        )
+    return distinct
+
+
+def _search(task, solver):
+    """The best parameters from all starts, and whether that search converged."""
+    form, points = task.form, task.points
+    if not task.free.any():
+        return dict(task.fixed), True
+    with np.errstate(all="ignore"):
+        begin = starts.grid(form, points.columns, points.target, points.weights, task.fixed, task.link if task.loss != "lsq" else None)
+        x = np.clip(task.encode(begin), *task.box)
+        r, slopes = task.residual(x) if len(x) else (np.empty((0, 1)), np.empty((0, 1, 1)))
+        cost = (points.weights * solve.rho(r, task.delta)).sum(1)
+    usable = np.isfinite(cost) & np.isfinite(slopes).all((1, 2))
+    if not usable.any():
+        raise NotTestable(f"{form.name} converged from no start; give narrower bounds")
+    order = np.argsort(np.where(usable, cost, np.inf), kind="stable")[: min(FOLLOWED, int(usable.sum()))]
+    if form.partials is None:
+        form.check_derivatives(task.decode(x[order[:1]]), points.columns)
+    if solver == "scipy":
+        return _scipy(task, x[order])
+    if solver != "newton":
+        raise ValueError(f"solver = {solver!r}: expected 'newton' or 'scipy'")
+    glance = task.minimise(x[order], tolerance=1e-9, steps=GLANCED)
+    best = np.argsort(glance.objective, kind="stable")[:4]
+    solved = task.minimise(glance.x[best], steps=2000)
+    at = int(np.argmin(solved.objective))
+    if not np.isfinite(solved.objective[at]):
+        raise NotTestable(f"{form.name} converged from no start; give narrower bounds")
+    return task.named(_settle(task, solved.x[at], solved.objective[at])), bool(solved.converged[at])
+
+
+def _settle(task, x, objective):
+    """x with every scale whose share in all predictions is nothing at exactly zero, where the law allows that."""
+    _, slopes = task.residual(x[None])
+    share = np.abs(slopes[0]).max(0)
+    low, _ = task.box
+    for i, name in enumerate(task.form.params):
+        if task.free[i] and task.logarithmic[i] and task.form.bounds[name][0] == 0 and share[i] < NOTHING * max(share.max(), TINY):
+            there = x.copy()
+            there[i] = low[i]
+            with np.errstate(all="ignore"):
+                cost = (task.points.weights * solve.rho(task.residual(there[None])[0], task.delta)).sum()
+            if np.isfinite(cost) and cost <= objective * (1 + 1e-9):
+                x = there
+    return x
+
+
+def _scipy(task, begin):
+    """The same minimum by SciPy's L-BFGS-B, one start after another."""
+    from scipy.optimize import minimize
+
+    moves, w = task.free, task.points.weights
+    bounds = np.array(task.box).T[moves]
+
+    def value(free, whole):
+        at = whole.copy()
+        at[moves] = free
+        with np.errstate(all="ignore"):
+            r, slopes = task.residual(at[None])
+        pull = w * np.clip(r[0], -task.delta, task.delta)
+        return float((w * solve.rho(r, task.delta)).sum()), pull @ slopes[0][:, moves]
+
+    best = None
+    for x in begin:
+        options = dict(maxiter=20000, maxfun=50000, ftol=1e-16, gtol=1e-12, maxcor=30)
+        done = minimize(value, x[moves], (x,), method="L-BFGS-B", jac=True, bounds=bounds, options=options)
+        if np.isfinite(done.fun) and (best is None or done.fun < best[0].fun):
+            best = done, x
+    if best is None:
+        raise NotTestable(f"{task.form.name} converged from no start; give narrower bounds")
+    x = best[1].copy()
+    x[moves] = best[0].x
+    return task.named(x), bool(best[0].success) or "ABNORMAL" in str(best[0].message)  # the line search ends at rounding
+
+
+def _identified(task, params):
+    """Whether the points determine every free parameter, and the names of those that they do not."""
+    names = task.form.params
+    x = task.encode(np.array([[params[name] for name in names]]))
+    low, high = task.box
+    inside = task.free & (x[0] > low) & (x[0] < high)  # at a bound a parameter is determined by it
+    if not inside.any():
+        return True, ""
+    with np.errstate(all="ignore"):
+        slopes = task.residual(x)[1][0][:, inside] * np.sqrt(task.points.weights)[:, None]
+    size = np.sqrt((slopes**2).sum(0))
+    kept = [name for name, one in zip(names, inside, strict=True) if one]
+    idle = [name for name, one in zip(kept, size, strict=True) if not one > np.finfo(float).tiny]
+    if idle:
+        return False, " and ".join(idle)
+    _, singular, directions = np.linalg.svd(slopes / size, full_matrices=False)
+    if singular[-1] > BLURRED * singular[0]:
+        return True, ""
+    return False, " and ".join(name for name, part in zip(kept, np.abs(directions[-1]), strict=True) if part > 0.2)
+
+
+def _quality(found):
+    """objective, r2 and aic of a fit."""
+    task, w = problem(found), found.points.weights
+    target = task.link(found.points.target)
+    residual = target - task.link(found.predict(found.points.columns))
+    free, n = len(found.free), found.n
+    if found.loss == "huber":
+        objective = float((w * solve.rho(residual, found.delta)).sum())
+        around = float((w * np.abs(target - np.median(target))).sum())
+        r2 = 1 - float((w * np.abs(residual)).sum()) / around if around else float("nan")
+        spread = float((w * np.abs(residual)).sum()) / n
+        aic = 2 * n * float(np.log(spread)) + 2 * (free + 1) if spread else -np.inf
+        return dict(objective=objective, r2=r2, aic=aic)
+    around = target - np.average(target, weights=w)
+    objective, total = float((w * residual**2).sum()), float((w * around**2).sum())
+    aic = n * float(np.log(objective / n)) + 2 * (free + 1) if objective else -np.inf
+    return dict(objective=objective, r2=1 - objective / total if total else float("nan"), aic=aic)
+
+
+def _warnings(found, blurred):
+    form, params, out = found.form, found.params, []
+    if not found.converged:
+        out.append("the search did not converge; no figure of it is final")
+    if not found.identified:
+        out.append(f"these points cannot tell {blurred} apart: other values fit as well")
+    for name in found.free:
+        for end in form.bounds[name]:
+            if np.isfinite(end) and abs(params[name] - end) <= 1e-6 * max(abs(end), 1e-6):
+                steepest = name == form.exponent and end == form.bounds[name][1]
+                why = f", so {form.params[0]} is the level of the points beyond the first" if steepest else ""
+                out.append(f"{name} is at its bound {end:g}{why}")
+    target = found.points.target
+    if form.exponent and form.params[0] in found.free and not out:
+        below, seen = target.min() - params[form.params[0]], target.max() - target.min()
+        if below > seen:
+            out.append(f"{form.params[0]} extrapolates: {below:.3g} below the lowest point, the points span {seen:.3g}")
+    return tuple(out + _outliers(found))
+
+
+def _outliers(found):
+    """Names the point that lies farthest off, where it lies too far to be noise: least squares follow it, Huber's loss does not."""
+    residual = np.abs(found.residuals())
+    spread = np.median(residual[residual > 0]) / 0.6745 if (residual > 0).any() else 0.0
+    farthest = int(residual.argmax())
+    if found.n < 8 or not spread > 1e-12 * np.abs(problem(found).link(found.points.target)).max() or residual[farthest] < FAR * spread:
+        return []
+    follows = "" if found.loss == "huber" else "; least squares follow it, loss='huber' would not"
+    return [f"row {found.points.rows[farthest]} lies {residual[farthest] / spread:.0f} robust standard deviations off{follows}"]

@@ -1,0 +1,131 @@
+"""A fit as an entry of fit.json, and back: what `scaling-jax fit` writes and `scaling-jax predict` reads."""
+
+import importlib
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from scaling_jax import records
+from scaling_jax.laws import forms
+from scaling_jax.laws.fitting import Fit
+from scaling_jax.laws.form import Form, as_form
+from scaling_jax.laws.points import Points
+
+SCHEMA = 2
+SAMPLES = 1000  # most draws of the parameters that fit.json keeps
+KEPT = 20_000  # most points that fit.json keeps
+
+
+def law_named(name):
+    """The law of this name: one of forms.py, or the user's own by import path, `package.module:name`.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    module, colon, attribute = str(name).partition(":")
+    if not colon:
+        known = [key for key, value in vars(forms).items() if isinstance(value, Form)]
+        if name not in known:
+            raise records.ConfigError(
+                f"--law={name}: not one of {', '.join(known)}{records.suggest(name, known)}; a law of your own is given as package.module:name"
+            )
+        return getattr(forms, name)
+    try:
+        return as_form(getattr(importlib.import_module(module), attribute))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise records.ConfigError(f"--law={name}: {error}") from error
+
+
+def to_json(found, group="", ci95=None, samples=None, seed=None, law=None, **more):
+    """A fit as an entry of fit.json: plain types.
+
+    Args:
+      group: the rows it was fitted to, in words.
+      ci95: parameter -> (low, high), None where unknown; an end that the data do not bound is None.
+      samples: parameter -> draws, at most `SAMPLES`, where the intervals came from any; seed: that of the draws.
+      law: the name to find the law by, where it is not one of forms.py. more: further entries, of plain types.
+    """
+    ci95 = {name: None if ends is None else [_end(e) for e in ends] for name, ends in (ci95 or {}).items()}
+    samples = {name: [float(v) for v in draws] for name, draws in (samples or {}).items()}
+    for kind, named in (("ci95", ci95), ("samples", samples)):
+        if strange := set(named) - set(found.params):
+            raise ValueError(f"{kind}: {found.form.name} has no parameter {sorted(strange)[0]!r}; it has {', '.join(found.params)}")
+    if most := [name for name, draws in samples.items() if len(draws) > SAMPLES]:
+        raise ValueError(f"samples: {len(samples[most[0]])} draws of {most[0]}, at most {SAMPLES}; thin them")
+    points = found.points if found.points is not None and found.n <= KEPT else None
+    return {
+        "schema": SCHEMA,
+        "law": law or found.form.name,
+        "equation": found.form.equation,
+        "group": group,
+        "loss_kind": found.loss_kind,
+        "loss": found.loss,
+        "delta": _end(found.delta),
+        "seed": seed,
+        "n": found.n,
+        "distinct": found.distinct,
+        "objective": found.objective,
+        "params": {name: float(value) for name, value in found.params.items()},
+        "fixed": {name: float(value) for name, value in found.fixed.items()},
+        "ci95": ci95,
+        "r2": _end(found.r2),
+        "aic": _end(found.aic),
+        "x_range": list(found.x_range),
+        "converged": found.converged,
+        "identified": found.identified,
+        "samples": samples,
+        "warnings": list(found.warnings),
+        **({"points": _points(points, found.form.y)} if points is not None else {}),
+        **more,
+    }
+
+
+def from_json(entry):
+    """The Fit that `to_json` wrote, with its points where they were kept.
+
+    Raises:
+      ConfigError: an entry without a law, parameters, or points to rest an interval on.
+    """
+    missing = [name for name in ("law", "params", "n") if name not in entry]
+    if missing or not isinstance(entry.get("params"), Mapping):
+        raise records.ConfigError(
+            f"fit: no {missing[0] if missing else 'params'} in it; expected an entry that `scaling-jax fit --json` wrote"
+        )
+    form = law_named(entry["law"])
+    if set(entry["params"]) != set(form.params):
+        raise records.ConfigError(f"fit: params are {', '.join(entry['params'])}; {form.name} has {', '.join(form.params)}")
+    kept = entry.get("points")
+    points = None
+    if kept:
+        columns = {name: np.array(kept["inputs"][name], np.float64) for name in form.inputs}
+        target = np.array(kept["y"], np.float64)
+        points = Points(columns, target, np.array(kept["weights"], np.float64), np.array(kept["rows"], int))
+    number = lambda name, default: default if entry.get(name) is None else entry[name]
+    return Fit(
+        form=form,
+        params={name: float(entry["params"][name]) for name in form.params},
+        objective=number("objective", math.nan),
+        n=entry["n"],
+        distinct=number("distinct", entry["n"]),
+        r2=number("r2", math.nan),
+        x_range=tuple(entry["x_range"]),
+        warnings=tuple(entry.get("warnings", ())),
+        aic=number("aic", -math.inf),
+        loss=entry.get("loss", "lsq"),
+        delta=number("delta", math.inf),
+        converged=entry.get("converged", True),
+        identified=entry.get("identified", True),
+        fixed=entry.get("fixed", {}),
+        points=points,
+    )
+
+
+def _points(points, y):
+    columns = {name: values.tolist() for name, values in points.columns.items()}
+    return {"inputs": columns, "y": points.target.tolist(), "y_name": y, "weights": points.weights.tolist(), "rows": points.rows.tolist()}
+
+
+def _end(value):
+    """A float, or None for what JSON has no number for."""
+    return float(value) if value is not None and math.isfinite(value) else None

@@ -1,0 +1,120 @@
+"""Resampled fits: the bootstrap over rows or over clusters of rows (seeds, teams), all refits as one batch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scaling_jax.laws.fitting import problem
+from scaling_jax.laws.form import NotTestable
+
+DEGENERATE = 0.2  # share of resamples without a degree of freedom from which on a bootstrap says nothing
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """Refits of one law: `samples` name -> float64 [B], of the resamples that had a degree of freedom and converged.
+
+    drawn: resamples asked for. degenerate: share of them with too few distinct inputs to fit. lost: share that did not converge.
+    """
+
+    samples: dict
+    drawn: int
+    degenerate: float
+    lost: float
+    seed: int
+
+    def of(self, quantity):
+        """The quantity's draws [B]: a parameter's, or a function's of {name: array}."""
+        if isinstance(quantity, str):
+            return self.samples[quantity]
+        with np.errstate(all="ignore"):
+            return np.asarray(quantity(self.samples), np.float64)
+
+
+def bootstrap(found, count=4000, seed=0, clusters=None):
+    """Refits of a law to `count` resamples of its rows, drawn with replacement.
+
+    Args:
+      clusters: label of each row's cluster [n, in the order of found.points]; whole clusters are drawn, as where rows share a run.
+    Raises:
+      NotTestable: a fifth of the resamples or more have too few distinct inputs: there are too few rows, use the profile.
+    Source: Efron 1979; refits start from the fit, and every one is followed to the end of its digits (see solve.py).
+    """
+    task = problem(found)
+    group = np.arange(found.n) if clusters is None else codes(clusters, found.n)
+    most = int(group.max()) + 1
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(most, np.full(most, 1 / most), count).astype(np.float64)[:, group]
+    enough = _distinct(task, drawn) > int(task.free.sum())
+    degenerate = 1 - float(enough.mean())
+    if degenerate > DEGENERATE:
+        raise NotTestable(
+            f"{degenerate:.0%} of resamples have too few distinct inputs to fit {found.form.name}: {most} rows or clusters are too few for a bootstrap; use the profile interval"
+        )
+    samples, converged = refit(found, drawn[enough] * task.points.weights)
+    return Resamples({name: values[converged] for name, values in samples.items()}, count, degenerate, 1 - float(converged.mean()), seed)
+
+
+def deletions(found, clusters=None):
+    """Refits that leave out one row, or one cluster, at a time: {name: [G]}.
+
+    Raises:
+      NotTestable: without one of them the law cannot be fitted.
+    """
+    task = problem(found)
+    group = np.arange(found.n) if clusters is None else codes(clusters, found.n)
+    kept = (group[None, :] != np.arange(int(group.max()) + 1)[:, None]).astype(np.float64)
+    if (_distinct(task, kept) <= int(task.free.sum())).any():
+        raise NotTestable(f"no interval: without one row or cluster too few distinct inputs are left to fit {found.form.name}")
+    samples, _ = refit(found, kept * task.points.weights)
+    return samples
+
+
+def refit(found, weights):
+    """The law refitted under B sets of row weights [B, n]: ({name: [B]}, converged [B]).
+
+    Each starts from the fit; where a scale sits at zero, where it has no slope to leave by, from a start with a little of it too.
+    """
+    task = problem(found)
+    x = task.encode(np.array([[found.params[name] for name in task.form.params]]))
+    solved = task.minimise(np.repeat(x, len(weights), 0), weights)
+    best, objective, converged = solved.x, solved.objective, solved.converged
+    low, _ = task.box
+    if (stuck := task.free & task.logarithmic & (x[0] <= low + 1)).any():
+        revived = _revived(found, task, x, stuck)
+        again = task.minimise(np.repeat(revived, len(weights), 0), weights)
+        better = again.objective < objective
+        best, converged = np.where(better[:, None], again.x, best), np.where(better, again.converged, converged)
+    values = task.decode(best)
+    return {name: values[:, i] for i, name in enumerate(task.form.params)}, converged & np.isfinite(objective)
+
+
+def codes(labels, n):
+    """Cluster numbers [n] of labels."""
+    labels = np.asarray(labels)
+    if labels.shape != (n,):
+        raise ValueError(f"clusters: expected {n} labels, one per fitted row, got shape {labels.shape}")
+    return np.unique(labels, return_inverse=True)[1]
+
+
+def _distinct(task, weights):
+    """Number of distinct inputs with weight, for each set of weights [B, n] -> [B]."""
+    inputs = np.stack(list(task.points.columns.values()), 1)
+    _, which = np.unique(inputs, axis=0, return_inverse=True)
+    which = which.reshape(-1)
+    held = np.zeros((len(weights), int(which.max()) + 1), bool)
+    for row, one in enumerate(which):
+        held[:, one] |= weights[:, row] > 0
+    return held.sum(1)
+
+
+def _revived(found, task, x, stuck):
+    """x with each scale that sits at zero at a hundredth of the target instead."""
+    out = x.copy()
+    for i in np.flatnonzero(stuck):
+        one = x.copy()
+        one[0, i] = 0.0  # the scale at 1: how much of the prediction that is says what a hundredth is
+        _, slopes = task.residual(one)
+        size = float(np.abs(slopes[0][:, i]).max()) or 1.0
+        out[0, i] = np.log(0.01 / size) if task.loss != "lsq" else np.log(0.01 * np.abs(task.points.target).max() / size)
+    return out

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scaling_jax.laws import intervals, statistics
-from scaling_jax.laws.fit import NotTestable
+from scaling_jax.laws.form import NotTestable
 
 ALPHA = 0.05
 

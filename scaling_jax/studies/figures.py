@@ -15,7 +15,9 @@ from functools import partial
 import numpy as np
 
 from scaling_jax.laws import intervals
-from scaling_jax.laws.fit import NotTestable, fit, parabola_minimum
+from scaling_jax.laws.derived import parabola_minimum
+from scaling_jax.laws.fitting import fit
+from scaling_jax.laws.form import NotTestable
 from scaling_jax.studies.charts import PALETTE, Chart, Level, Mark, Series, label, tick
 from scaling_jax.studies.charts import between as between
 from scaling_jax.studies.charts import number as number

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from scaling_jax.laws import fit as fits
-from scaling_jax.laws import intervals
-from scaling_jax.laws.fit import NotTestable
+from scaling_jax.laws import fitting, intervals
+from scaling_jax.laws.form import NotTestable
 from scaling_jax.parallel import cost
 from scaling_jax.studies import claims as claims_
 from scaling_jax.studies import figures, report
@@ -101,7 +100,7 @@ def fit_laws(study, data):
             part = rows.where(**{law.by: group}) if law.by else rows
             name = f"{law.title}: {group}" if law.by else law.title
             try:
-                whole = fits.fit(law.form, part.by(law.x))
+                whole = fitting.fit(law.form, part.by(law.x))
             except NotTestable as error:
                 out.append(
                     {
@@ -116,7 +115,7 @@ def fit_laws(study, data):
                     }
                 )
                 continue
-            out.append(fits.to_json(whole, name, _law_ends(law, part)))
+            out.append(record.to_json(whole, name, _law_ends(law, part)))
     return out
 
 
@@ -180,7 +179,9 @@ def provenance_of(corpus, ablation=None):
 def _law_ends(law, part):
     names = law.form.params
     try:
-        found = intervals.jackknife(lambda dropped: [fits.fit(law.form, part.drop(dropped).by(law.x))[name] for name in names], part.strata)
+        found = intervals.jackknife(
+            lambda dropped: [fitting.fit(law.form, part.drop(dropped).by(law.x))[name] for name in names], part.strata
+        )
     except NotTestable:
         return dict.fromkeys(names)
     return {name: _ends(low, high) for name, low, high in zip(names, found.low, found.high, strict=True)}

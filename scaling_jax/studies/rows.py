@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from scaling_jax import records
-from scaling_jax.laws.fit import NotTestable
+from scaling_jax.laws.form import NotTestable
 
 
 class Data:
@@ -113,9 +113,9 @@ class Data:
 
     def fit(self, form, **where):
         """The law `form` fitted to the rows of `where(**where)`; see scaling_jax.laws.fit."""
-        from scaling_jax.laws import fit
+        from scaling_jax.laws import fitting
 
-        return fit.fit(form, self.where(**where).frame)
+        return fitting.fit(form, self.where(**where).frame)
 
     def _column(self, name):
         if name not in self._columns:

@@ -1,4 +1,4 @@
-"""The console entry: scaling-jax train | study. Exit codes: 0 done, 1 failed, 2 the user's mistake, 75 preempted and resumable."""
+"""The console entry: scaling-jax train | study | fit | predict. Exit codes: 0 done, 1 failed, 2 the user's mistake, 75 preempted and resumable."""
 
 import argparse
 import os
@@ -13,7 +13,8 @@ def main(argv=None):
     from scaling_jax.records import ConfigError
 
     try:
-        _compile_cache()
+        if not getattr(args, "quick", False):
+            _compile_cache()
         return args.command(args, rest)
     except ConfigError as error:
         print(f"scaling-jax: {error}", file=sys.stderr)
@@ -29,7 +30,7 @@ def main(argv=None):
 
 def _parser():
     parser = argparse.ArgumentParser(prog="scaling-jax", description="A laboratory for scaling experiments.")
-    commands = parser.add_subparsers(required=True, metavar="train|study")
+    commands = parser.add_subparsers(required=True, metavar="train|study|fit|predict")
     train = commands.add_parser("train", help="one training run", description="Trains one run; --config.x.y=value overrides a field.")
     train.add_argument("--config", required=True, metavar="FILE_OR_NAME", help="a config file, or the name of one of configs/")
     train.add_argument("--workdir", required=True, metavar="DIR")
@@ -42,6 +43,9 @@ def _parser():
     study.add_argument("--dry-run", action="store_true", help="print the plan and its cost, train nothing")
     study.add_argument("--ablate", type=int, metavar="CLAIM", help="number of a claim whose mechanism is taken out: it should not hold")
     study.set_defaults(command=_study)
+    from scaling_jax.laws import shell
+
+    shell.add_parsers(commands)
     return parser
 
 
@@ -53,7 +57,7 @@ def _train(args, rest):
     from scaling_jax.train import loop
     from scaling_jax.train.progress import Progress
 
-    run = cfg.resolve(cfg.load(args.config), _overrides(rest))
+    run = cfg.resolve(cfg.load(args.config), cfg.overrides(rest))
     corpus = open_corpus(run.data)
     run = cfg.bind(run, corpus)
     identity = cfg.identity(run, corpus)
@@ -68,23 +72,11 @@ def _train(args, rest):
 
 
 def _study(args, rest):
+    from scaling_jax import config as cfg
     from scaling_jax.studies import runner
 
-    runner.run(args.name, args.scale, args.workdir, until=args.until, dry_run=args.dry_run, ablate=args.ablate, overrides=_overrides(rest))
+    runner.run(args.name, args.scale, args.workdir, until=args.until, dry_run=args.dry_run, ablate=args.ablate, overrides=cfg.overrides(rest))
     return 0
-
-
-def _overrides(rest):
-    """["--config.model.width=128"] -> {"model.width": "128"}; text, typed later by the field it names."""
-    from scaling_jax.records import ConfigError
-
-    out = {}
-    for argument in rest:
-        name, equals, value = argument.partition("=")
-        if not name.startswith("--config.") or not equals:
-            raise ConfigError(f"{argument}: expected --config.group.field=value")
-        out[name.removeprefix("--config.")] = value
-    return out
 
 
 def _compile_cache():

@@ -286,3 +286,14 @@ def _consistent(run):
         if not callable(found):
             raise ConfigError(f"config.train.objective = {train.objective!r}: not a function; name it as 'package.module:function'")
     return run
+
+
+def overrides(rest):
+    """["--config.model.width=128"] -> {"model.width": "128"}: what is left of a command line; text, typed later by the field it names."""
+    out = {}
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if not name.startswith("--config.") or not equals:
+            raise ConfigError(f"{argument}: expected --config.group.field=value")
+        out[name.removeprefix("--config.")] = value
+    return out

@@ -91,3 +91,16 @@ def parabola_minimum(means, reach=2):
     if not a > 0 or not x[near][0] <= -b / (2 * a) <= x[near][-1]:
         raise NotTestable("the means do not bend upwards around the lowest")
     return float(np.exp(-b / (2 * a)))
+
+
+def extrapolation(found, columns):
+    """How far beyond the fitted points each input of `columns` lies: name -> largest factor, of those above 1; compute too, as N D.
+
+    A factor counts in both directions: ten times the largest, or a tenth of the smallest. Inputs that are not positive are left out.
+    """
+    fitted = {name: values for name, values in found.points.columns.items() if (values > 0).all()}
+    at = {name: np.atleast_1d(np.asarray(columns[name], np.float64)) for name in fitted}
+    if {"params", "tokens"} <= set(fitted):
+        fitted["compute"], at["compute"] = fitted["params"] * fitted["tokens"], at["params"] * at["tokens"]
+    factors = {name: max((at[name] / values.max()).max(), (values.min() / at[name]).max()) for name, values in fitted.items()}
+    return {name: float(factor) for name, factor in factors.items() if factor > 1 + 1e-9}

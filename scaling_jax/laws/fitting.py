@@ -19,6 +19,7 @@ FOLLOWED = 24  # starts followed to their minimum, best first
 GLANCED = 30  # steps after which all but the best few are dropped
 NOTHING = 1e-9  # a scale whose share in every prediction is smaller is zero
 BLURRED = 1e-7  # ratio of singular values from which on parameters cannot be told apart
+FARTHEST = 1e300  # objective of a place where the law is not finite
 FAR = 8.0  # robust standard deviations at which a point is named
 KINDS = {"lsq": "least squares", "log": "least squares of logarithms", "huber": "Huber of logarithms"}
 
@@ -173,7 +174,8 @@ def _search(task, solver):
     if not task.free.any():
         return dict(task.fixed), True
     with np.errstate(all="ignore"):
-        begin = starts.grid(form, points.columns, points.target, points.weights, task.fixed, task.link if task.loss != "lsq" else None)
+        relative = task.loss != "lsq" and form.link is None
+        begin = starts.grid(form, points.columns, points.target, points.weights, task.fixed, relative)
         x = np.clip(task.encode(begin), *task.box)
         r, slopes = task.residual(x) if len(x) else (np.empty((0, 1)), np.empty((0, 1, 1)))
         cost = (points.weights * solve.rho(r, task.delta)).sum(1)
@@ -224,8 +226,8 @@ def _scipy(task, begin):
         at[moves] = free
         with np.errstate(all="ignore"):
             r, slopes = task.residual(at[None])
-        pull = w * np.clip(r[0], -task.delta, task.delta)
-        return float((w * solve.rho(r, task.delta)).sum()), pull @ slopes[0][:, moves]
+            cost, pull = float((w * solve.rho(r, task.delta)).sum()), (w * np.clip(r[0], -task.delta, task.delta)) @ slopes[0][:, moves]
+        return (cost, pull) if np.isfinite(cost) and np.isfinite(pull).all() else (FARTHEST, np.zeros(int(moves.sum())))
 
     best = None
     for x in begin:
@@ -246,15 +248,19 @@ def _identified(task, params):
     x = task.encode(np.array([[params[name] for name in names]]))
     low, high = task.box
     inside = task.free & (x[0] > low) & (x[0] < high)  # at a bound a parameter is determined by it
-    if not inside.any():
-        return True, ""
     with np.errstate(all="ignore"):
-        slopes = task.residual(x)[1][0][:, inside] * np.sqrt(task.points.weights)[:, None]
-    size = np.sqrt((slopes**2).sum(0))
-    kept = [name for name, one in zip(names, inside, strict=True) if one]
-    idle = [name for name, one in zip(kept, size, strict=True) if not one > np.finfo(float).tiny]
+        slopes = task.residual(x)[1][0] * np.sqrt(task.points.weights)[:, None]
+        # a scale at zero has no slope there; one that has none at 1 either is no part of what these points say
+        at_one = task.residual(np.where(inside | ~task.logarithmic, x, 0.0))[1][0]
+    idle = [name for i, name in enumerate(names) if task.free[i] and not (slopes[:, i].any() or at_one[:, i].any())]
     if idle:
         return False, " and ".join(idle)
+    size = np.sqrt((slopes**2).sum(0))
+    inside &= size > np.finfo(float).tiny  # the exponent of a scale at zero
+    if not inside.any():
+        return True, ""
+    slopes, size = slopes[:, inside], size[inside]
+    kept = [name for name, one in zip(names, inside, strict=True) if one]
     _, singular, directions = np.linalg.svd(slopes / size, full_matrices=False)
     if singular[-1] > BLURRED * singular[0]:
         return True, ""

@@ -26,7 +26,7 @@ class Form:
       function: (params: name -> float or array [B, 1], columns: name -> array [n]) -> array [n] or [B, n], of plain arithmetic and
         NumPy functions that are analytic (no abs, no comparison of parameters): its derivatives are taken along the imaginary axis.
       bounds: name -> (lowest, highest) of each parameter.
-      linear: parameters that the function is linear in, all at once: their starts are solved for.
+      linear: parameters that the function, after its link, is linear in, all at once: their starts are solved for.
       positive: whether the inputs and y must lie above zero, as wherever a power or a logarithm is taken of them.
       exponent: of the forms `offset + scale * x ** -exponent`, the exponent's name; params then are (offset, scale,
         exponent), inputs is (x,), and a least-squares fit solves the first two in closed form.

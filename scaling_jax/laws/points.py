@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -34,16 +35,16 @@ class Problem:
     delta: float
     fixed: Mapping
 
-    @property
+    @cached_property
     def logarithmic(self):
         """Which parameters are searched by their logarithm: those from zero up without an end, [p] bool."""
         return np.array([low >= 0 and np.isinf(high) for low, high in (self.form.bounds[name] for name in self.form.params)])
 
-    @property
+    @cached_property
     def free(self):
         return np.array([name not in self.fixed for name in self.form.params])
 
-    @property
+    @cached_property
     def box(self):
         """Ends of the search, low [p] and high [p]."""
         ends = np.array([self.form.bounds[name] for name in self.form.params], np.float64).T
@@ -64,8 +65,8 @@ class Problem:
         """The inverse of `encode`; what sits at the end of its range is zero."""
         with np.errstate(over="ignore"):
             values = np.where(self.logarithmic, np.exp(x), x)
-        given = np.array([self.fixed.get(name, np.nan) for name in self.form.params])
-        return np.where(np.isnan(given), np.where(self.logarithmic & (x <= np.log(TINY)), 0.0, values), given)
+        values = np.where(self.logarithmic & (x <= np.log(TINY)), 0.0, values)
+        return values if self.free.all() else np.where(self.free, values, [self.fixed.get(name, 0.0) for name in self.form.params])
 
     def named(self, x):
         """One set of parameters x [p] by name."""

@@ -13,7 +13,7 @@ import numpy as np
 from scaling_jax.laws.fitting import problem
 from scaling_jax.laws.form import NotTestable
 
-STIFF = 1e4  # the constraint's spring, in units that move q by a hundred-millionth of its standard error
+STIFF = 10.0  # of the spring that pulls q to a target: where it ends is the profile at the q reached, however soft the spring
 REACH = 60  # steps outwards before an end counts as not bounded
 CLOSE = 1e-3  # of the threshold: how exactly an end is found
 
@@ -72,14 +72,16 @@ def of(task, quantity):
 
 
 def gradient(q, x, task):
-    """dq/dx [B, p] of the coordinates that are free, by central differences."""
+    """dq/dx [B, p] of the coordinates that are free, by central differences, all in one call of q."""
+    moves = np.flatnonzero(task.free)
     out = np.zeros_like(x)
-    for i in np.flatnonzero(task.free):
-        step = 1e-6 * max(1.0, float(np.abs(x[:, i]).max()) * 1e-2)
-        above, below = x.copy(), x.copy()
-        above[:, i] += step
-        below[:, i] -= step
-        out[:, i] = (q(above) - q(below)) / (2 * step)
+    step = 1e-6 * np.maximum(1.0, np.abs(x[:, moves]) * 1e-2)  # [B, f]
+    near = np.repeat(x[:, None, :], 2 * len(moves), 1)
+    for i, at in enumerate(moves):
+        near[:, 2 * i, at] += step[:, i]
+        near[:, 2 * i + 1, at] -= step[:, i]
+    values = q(near.reshape(-1, x.shape[1])).reshape(len(x), len(moves), 2)
+    out[:, moves] = (values[..., 0] - values[..., 1]) / (2 * step)
     return out
 
 
@@ -123,20 +125,22 @@ def _end(task, q, x, value, se, side, threshold, s2, base, bounds, path):
         if target == at:
             return at  # the end of the parameter's range
         guess = here + (target - at) * path if at == value and not relative else here
-        solved = _constrained(task, q, guess, target, se, s2)
-        fits = abs(float(q(solved)[0]) - target) <= 0.05 * max(abs(target - at), 1e-12 * abs(target))
-        there = float(np.sqrt(max(_cost(task, solved)[0] - base, 0.0) / s2))
-        if not fits or not np.isfinite(there):
+        reached, there, solved = _pulled(task, q, guess, target, se, s2, base)
+        if not np.isfinite(there) or abs(reached - target) > 0.5 * abs(target - at):
+            if np.isfinite(there) and there >= threshold:
+                return _close(task, q, (at, tau, here), (reached, there, solved), threshold, se, s2, base)
             if by < 0.02:
-                return target if np.isfinite(there) and there >= threshold else at
+                return at
             by /= 4
             continue
         if there >= threshold:
-            return _close(task, q, (at, tau, here), (target, there, solved), threshold, se, s2, base)
+            return _close(task, q, (at, tau, here), (reached, there, solved), threshold, se, s2, base)
         by = min(by * (2.0 if there - tau < 0.25 * threshold else 1.0), 50.0 if not relative else 3.0)
-        at, tau, here = target, there, solved
+        at, tau, here = reached, there, solved
         if relative and (at > 1e9 * value or at < 1e-12 * value):
             break
+        if at in bounds or abs(at - bounds[side > 0]) <= 1e-9 * max(abs(at), 1e-9):
+            return float(bounds[side > 0])
     ends = (0.0 if value > 0 and relative else -np.inf, np.inf)
     return float(max(ends[0], bounds[0]) if side < 0 else min(ends[1], bounds[1]))
 
@@ -145,23 +149,24 @@ def _close(task, q, inner, outer, threshold, se, s2, base):
     """The root of tau = threshold between two points of the path, by false position with bisection."""
     for turn in range(30):
         (a, tau_a, x_a), (b, tau_b, _) = inner, outer
-        if abs(tau_b - threshold) < CLOSE * threshold:
+        if abs(tau_b - threshold) < CLOSE * threshold or abs(b - a) < 1e-9 * max(abs(a), abs(b)):
             return b
         share = (threshold - tau_a) / (tau_b - tau_a) if turn % 3 < 2 else 0.5
-        target = a + min(max(share, 0.05), 0.95) * (b - a)
-        solved = _constrained(task, q, x_a, target, se, s2)
-        tau = float(np.sqrt(max(_cost(task, solved)[0] - base, 0.0) / s2))
-        if abs(tau - threshold) < CLOSE * threshold or abs(b - a) < 1e-9 * max(abs(a), abs(b)):
-            return target
+        reached, tau, solved = _pulled(task, q, x_a, a + min(max(share, 0.05), 0.95) * (b - a), se, s2, base)
+        if abs(tau - threshold) < CLOSE * threshold:
+            return reached
         if tau < threshold:
-            inner = (target, tau, solved)
+            inner = (reached, tau, solved)
         else:
-            outer = (target, tau, solved)
+            outer = (reached, tau, solved)
     return outer[0]
 
 
-def _constrained(task, q, x, target, se, s2):
-    """The best x [1, p] with q(x) = target: one residual more, a stiff spring between the two."""
+def _pulled(task, q, x, target, se, s2, base):
+    """The fit with q pulled towards `target`: (q reached, tau there, x [1, p]).
+
+    minimise S(x) + k^2 (q(x) - target)^2: its minimum is the least S among all x with the q it reaches, a point of the profile.
+    """
     from scaling_jax.laws import solve
 
     stiff = STIFF * np.sqrt(s2) / se
@@ -174,4 +179,5 @@ def _constrained(task, q, x, target, se, s2):
         extra = stiff * (q(x) - target)
         return np.concatenate([r, extra[:, None]], 1), np.concatenate([slopes, stiff * gradient(q, x, task)[:, None, :]], 1)
 
-    return solve.minimise(residual, x, low, high, weights, delta, task.free, tolerance=1e-12, steps=300).x
+    found = solve.minimise(residual, x, low, high, weights, delta, task.free, tolerance=1e-10, steps=300).x
+    return float(q(found)[0]), float(np.sqrt(max(_cost(task, found)[0] - base, 0.0) / s2)), found

@@ -17,6 +17,11 @@ SAMPLES = 1000  # most draws of the parameters that fit.json keeps
 KEPT = 20_000  # most points that fit.json keeps
 
 
+def laws():
+    """Names of the laws in forms.py."""
+    return [key for key, value in vars(forms).items() if isinstance(value, Form)]
+
+
 def law_named(name):
     """The law of this name: one of forms.py, or the user's own by import path, `package.module:name`.
 
@@ -25,10 +30,9 @@ def law_named(name):
     """
     module, colon, attribute = str(name).partition(":")
     if not colon:
-        known = [key for key, value in vars(forms).items() if isinstance(value, Form)]
-        if name not in known:
+        if name not in laws():
             raise records.ConfigError(
-                f"--law={name}: not one of {', '.join(known)}{records.suggest(name, known)}; a law of your own is given as package.module:name"
+                f"--law={name}: not one of {', '.join(laws())}{records.suggest(name, laws())}; a law of your own is given as package.module:name"
             )
         return getattr(forms, name)
     try:

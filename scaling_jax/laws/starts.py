@@ -8,18 +8,19 @@ COUNT = {1: 12, 2: 7, 3: 4}  # values of each curved parameter, by how many ther
 MOST = 1500  # starts looked at; a finer grid is thinned evenly
 
 
-def grid(form, columns, target, weights, fixed, link):
+def grid(form, columns, target, weights, fixed, relative):
     """Starts [S, p] within the form's bounds, in the order of its parameters.
 
     Args:
       columns: inputs, name -> [n]. target: y [n]. weights: [n]. fixed: parameter -> given value.
-      link: the function that residuals are taken after; linear parameters are solved for the same relative or absolute errors.
+      relative: whether linear parameters are solved for least relative errors, as where residuals are of logarithms.
     """
     free = [name for name in form.params if name not in fixed]
     linear = [name for name in free if name in form.linear]
     curved = [name for name in free if name not in linear]
     axes = [_values(form, name, columns, target, len(curved)) for name in curved]
-    points = np.array(list(itertools.product(*axes)), np.float64).reshape(-1, len(curved))
+    points = list(itertools.product(*axes))  # one empty point where nothing is curved
+    points = np.array(points, np.float64).reshape(len(points), len(curved))
     if len(points) > MOST:
         points = points[np.linspace(0, len(points) - 1, MOST).astype(int)]
     values = np.empty((len(points), len(form.params)))
@@ -28,7 +29,7 @@ def grid(form, columns, target, weights, fixed, link):
         if name in curved:
             values[:, i] = points[:, curved.index(name)]
     if linear:
-        values = _solve_linear(form, columns, target, weights, values, linear, link)
+        values = _solve_linear(form, columns, target, weights, values, linear, relative)
     return values[np.isfinite(values).all(1)]
 
 
@@ -46,16 +47,17 @@ def _values(form, name, columns, target, curved):
     return low * (high / low) ** share if low > 0 and high > 10 * low else low + (high - low) * share
 
 
-def _solve_linear(form, columns, target, weights, values, linear, link):
+def _solve_linear(form, columns, target, weights, values, linear, relative):
     """`values` [S, p] with the linear parameters at their least-squares values, none below a lower bound of zero.
 
     Of at most a handful of parameters with that bound every subset may be the one that is positive: all are tried, the best kept.
     """
+    target = target if form.link is None else np.asarray(form.link(target), np.float64)
     with np.errstate(all="ignore"):
         at_zero = _at(form, columns, values)
         basis = np.stack([_at(form, columns, values, name) - at_zero for name in linear], -1)  # [S, n, k]
         small = np.finfo(float).tiny
-        root = np.sqrt(weights) / (np.abs(target) if link is not None else 1.0)  # least squares of logarithms: relative errors
+        root = np.sqrt(weights) / (np.abs(target) if relative else 1.0)  # least squares of logarithms: relative errors
         basis, wanted = basis * root[:, None], (target - at_zero) * root
         size = np.abs(basis).max(1)  # columns of one size: N ** -alpha of a billion is tiny
         usable = np.isfinite(basis).all((1, 2)) & (size > small).all(1)
@@ -88,4 +90,5 @@ def _at(form, columns, values, one=None):
     named = {name: values[:, i : i + 1] for i, name in enumerate(form.params)}
     if one is not None:
         named[one] = np.ones_like(named[one])
-    return np.asarray(np.broadcast_to(form.function(named, columns), (len(values), len(next(iter(columns.values()))))), np.float64)
+    y = form.function(named, columns)
+    return np.asarray(np.broadcast_to(y if form.link is None else form.link(y), (len(values), len(next(iter(columns.values()))))), np.float64)

@@ -56,7 +56,7 @@ class IsoFlop:
         out = {line.name: _ends(line.a, line.left_out[:, 0], level) for line in (self.envelope, self.parabolas) if not line.reason}
         if self.law is not None:
             found = self.law.interval(lambda p: p["beta"] / (p["alpha"] + p["beta"]), level)
-            out["3 parametric law"] = (found.value, found.low, found.high)
+            out["3 law"] = (found.value, found.low, found.high)
         return out
 
     def optimum(self, compute, level=0.95):
@@ -68,7 +68,7 @@ class IsoFlop:
                 out[line.name] = _both(np.exp(_ends(line.log_size(compute), at, level)), compute)
         if self.law is not None:
             found = self.law.interval(lambda p: np.log(compute_optimal(p, compute)[0]), level)
-            out["3 parametric law"] = _both(np.exp([found.value, found.low, found.high]), compute)
+            out["3 law"] = _both(np.exp([found.value, found.low, found.high]), compute)
         return out
 
 
@@ -94,7 +94,7 @@ def isoflop(data, budget=None, loss="loss"):
     truth = None if law is None else law.predict({"params": size, "tokens": tokens})
     exact = None if law is None else law["beta"] / (law["alpha"] + law["beta"])
     lines = []
-    for name, approach, label in (("1 envelope of curves", _envelope, size), ("2 parabolas at equal compute", _parabolas, groups)):
+    for name, approach, label in (("1 envelope", _envelope, size), ("2 parabolas", _parabolas, groups)):
         lines.append(_line(name, approach, size, tokens, y, label, truth, exact))
     return IsoFlop(*lines, law, reason)
 

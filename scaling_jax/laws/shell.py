@@ -29,7 +29,9 @@ def add_parsers(commands):
     one.add_argument("--fixed", default="", metavar="alpha=0.34,...", help="parameters that are given, not fitted")
     one.add_argument("--weights", metavar="COLUMN", help="column of row weights")
     one.add_argument("--clusters", metavar="COLUMN", help="rows that share a value are one observation, such as a seed's")
-    one.add_argument("--bootstrap", type=int, default=0, metavar="COUNT", help="percentile intervals of COUNT resamples instead of profiles")
+    one.add_argument(
+        "--bootstrap", type=int, default=0, metavar="COUNT", help="percentile intervals of COUNT resamples instead of profiles"
+    )
     one.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     one.add_argument("--solver", choices=("newton", "scipy"), default="newton")
     one.add_argument("--isoflop", action="store_true", help="compute-optimal size by Chinchilla's approaches 1, 2 and 3")
@@ -43,7 +45,9 @@ def add_parsers(commands):
     two.add_argument("--seal", metavar="FILE", help="freeze fit and forecast in FILE, before the run is made")
     two.add_argument("--score", action="store_true", help="FIT.json is a sealed prediction: compare it with what was observed")
     two.add_argument("--observed", metavar="VALUE,...", help="what the run, or runs, gave")
-    two.add_argument("--register", metavar="FILE", help="register of scored predictions, appended to; default: register.jsonl beside the seal")
+    two.add_argument(
+        "--register", metavar="FILE", help="register of scored predictions, appended to; default: register.jsonl beside the seal"
+    )
     two.set_defaults(command=predict, quick=True)
 
 
@@ -70,7 +74,7 @@ def fit_points(args, rest):
     parts = [("", frame)] if args.group is None else [(str(name), part) for name, part in frame.groupby(args.group)]
     entries, failed = [], 0
     console.print(f"[bold]{form.name}[/bold]  {form.equation}")
-    console.print(f"source: {form.source}", style="dim")
+    console.print(f"source: {form.source}", style="dim", soft_wrap=True)
     for name, part in parts:
         try:
             entries.append(_one_fit(args, console, form, name, part, fixed))
@@ -78,13 +82,13 @@ def fit_points(args, rest):
             if isinstance(error, ConfigError):
                 raise
             failed += 1
-            console.print(f"{name + ': ' if name else ''}not fitted: {_with_lines(str(error), part)}", style="yellow")
+            console.print(f"{name + ': ' if name else ''}not fitted: {_with_lines(str(error), part)}", style="yellow", soft_wrap=True)
     if args.json and entries:
         _write(Path(args.json), {"schema": record.SCHEMA, "points": Path(args.points).name, "fits": [entry for entry, _ in entries]})
     if args.figure and entries:
         _draw(Path(args.figure), entries)
     if entries:
-        console.print(f"next: {_next(args, form, entries[0][1])}")
+        console.print(f"next: {_next(args, form, entries[0][1])}", soft_wrap=True)
     return 2 if failed and not entries else 1 if failed else 0
 
 
@@ -106,7 +110,7 @@ def predict(args, rest):
     title = f"{found.form.name}{' of ' + entry['group'] if entry.get('group') else ''}, {found.n} points, {found.loss_kind}"
     console.print(f"[bold]{title}[/bold]")
     for warning in found.warnings:
-        console.print(f"  {warning}", style="yellow")
+        console.print(f"  {warning}", style="yellow", soft_wrap=True)
     for place in places:
         where = ", ".join(f"{name} = {value:g}" for name, value in place.items())
         console.print(f"{found.form.y} at {where}: {float(found.predict(place)):.5g}")
@@ -115,7 +119,7 @@ def predict(args, rest):
                 band = found.band(place, kind=kind)
                 console.print(f"  {words}  {span(float(band.low[0]), float(band.high[0]))}")
             except (NotTestable, ValueError) as error:
-                console.print(f"  {words}  none: {error}", style="yellow")
+                console.print(f"  {words}  none: {error}", style="yellow", soft_wrap=True)
         for name, factor in derived.extrapolation(found, place).items() if found.points is not None else ():
             console.print(f"  {name} lies {factor:.3g} times beyond the fitted points", style="yellow" if factor > FAR else "dim")
     return 0
@@ -123,30 +127,27 @@ def predict(args, rest):
 
 def _one_fit(args, console, form, name, part, fixed):
     """Fits one group and prints it; returns its entry of fit.json and the Fit."""
-    from rich.table import Table
-
     weights = None if args.weights is None else part[args.weights].to_numpy()
     clusters = None if args.clusters is None else part[args.clusters].to_numpy()
     found = fit(form, part.reset_index(drop=True), fixed=fixed, weights=weights, loss=args.loss, delta=args.delta, solver=args.solver)
     ends, samples, notes = _intervals(args, found, clusters)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("parameter", "value", f"95% interval ({notes})"):
-        table.add_column(column, justify="left" if column == "parameter" else "right")
-    for one in form.params:
-        given = "given" if one in found.fixed else span(*ends[one]) if ends.get(one) else "none"
-        table.add_row(one, f"{found[one]:.5g}", given)
+    rows = [(one, f"{found[one]:.5g}", "given" if one in found.fixed else span(*ends[one]) if ends[one] else "none") for one in form.params]
     if {"alpha", "beta", "A", "B"} <= set(form.params) and found.identified:
         exponent = lambda p: p["beta"] / (p["alpha"] + p["beta"])
         try:
             share = intervals.interval(found, exponent)
-            table.add_row("N_opt ~ C^a, a", f"{share.value:.4g}", span(share.low, share.high))
+            rows.append(("N_opt ~ C^a, a", f"{share.value:.4g}", span(share.low, share.high)))
         except NotTestable:
             pass
     console.print("")
-    console.print(f"{name + ': ' if name else ''}{found.n} points, {found.loss_kind}, r2 {found.r2:.5f}, objective {found.objective:.6g}")
-    console.print(table)
+    console.print(
+        f"{name + ': ' if name else ''}{found.n} points, {found.loss_kind}, r2 {found.r2:.5f}, objective {found.objective:.6g}",
+        soft_wrap=True,
+    )
+    console.print(f"intervals: {notes}", style="dim", soft_wrap=True)
+    console.print(_table(("parameter", "value", "95% interval"), rows))
     for warning in found.warnings:
-        console.print(f"  {_with_lines(warning, part)}", style="yellow")
+        console.print(f"  {_with_lines(warning, part)}", style="yellow", soft_wrap=True)
     entry = record.to_json(found, name, ends, samples, args.seed if args.bootstrap else None, law=args.law, intervals=notes)
     return entry, found
 
@@ -171,30 +172,38 @@ def _intervals(args, found, clusters):
 
 
 def _isoflop(args, console, mapping):
-    from rich.table import Table
-
     frame = tables.read_points(args.points, columns=mapping, needed=("params", "tokens", "loss"), group=[args.group] if args.group else [])
     found = isoflop.isoflop(frame, args.group)
     console.print("[bold]compute-optimal size[/bold]  N_opt(C) = k C^a, D_opt = C / (6 N_opt)")
-    most = float((6 * frame["params"] * frame["tokens"]).max())
-    exponents, optima = found.exponents(), found.optimum(10 * most)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("approach", "a", "95% interval", "bias", f"N_opt at 10x, {10 * most:.3g} FLOPs", "D_opt"):
-        table.add_column(column, justify="left" if column == "approach" else "right")
-    for line, name in ((found.envelope, "1 envelope of curves"), (found.parabolas, "2 parabolas at equal compute"), (None, "3 parametric law")):
-        if name in exponents:
-            value, low, high = exponents[name]
-            bias = "0" if line is None else "unknown" if line.bias is None else f"{line.bias:+.3f}"
-            sizes, tokens = ((optima[name][key][0], span(*optima[name][key][1:])) for key in ("params", "tokens"))
-            table.add_row(name, f"{value:.4g}", span(low, high), bias, f"{sizes[0]:.3g} {sizes[1]}", f"{tokens[0]:.3g} {tokens[1]}")
-    console.print(table)
+    compute = 10 * float((6 * frame["params"] * frame["tokens"]).max())
+    exponents, optima = found.exponents(), found.optimum(compute)
+    bias = {line.name: "unknown" if line.bias is None else f"{line.bias:+.3f}" for line in (found.envelope, found.parabolas)}
+    rows = [(name, f"{value:.4g}", span(low, high), bias.get(name, "0")) for name, (value, low, high) in exponents.items()]
+    console.print(_table(("approach", "a", "95% interval", "bias"), rows))
+    console.print(f"\nat {compute:.3g} FLOPs, ten times the largest:")
+    ends = lambda name, key: (f"{optima[name][key][0]:.3g}", span(*optima[name][key][1:]))
+    rows = [(name, *ends(name, "params"), *ends(name, "tokens")) for name in optima]
+    console.print(_table(("approach", "N_opt", "95% interval", "D_opt", "95% interval"), rows))
     for name, reason in ((line.name, line.reason) for line in (found.envelope, found.parabolas)):
         if reason:
-            console.print(f"{name}: none, {reason}", style="yellow")
+            console.print(f"{name}: none, {reason}", style="yellow", soft_wrap=True)
     if found.law is None:
-        console.print(f"3 parametric law: none, {found.reason}", style="yellow")
-    console.print("bias: of an approach on this grid of sizes and tokens without noise, if the law of approach 3 is true", style="dim")
+        console.print(f"3 law: none, {found.reason}", style="yellow", soft_wrap=True)
+    console.print(
+        "bias: what an approach is off by on this grid without noise, if the law of approach 3 is true", style="dim", soft_wrap=True
+    )
     return 0 if exponents else 1
+
+
+def _table(columns, rows):
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _seal(args, console, found, places):
@@ -203,7 +212,9 @@ def _seal(args, console, found, places):
     if len(places) > 1:
         raise ConfigError("--at: a seal holds one forecast; seal each of them by itself")
     sealed = seal.seal(found, places[0], args.seal)
-    console.print(f"sealed in {args.seal}: {found.form.y} {sealed['forecast']['value']:.5g}, 95% band of a new run {span(*sealed['forecast']['run95'])}")
+    console.print(
+        f"sealed in {args.seal}: {found.form.y} {sealed['forecast']['value']:.5g}, 95% band of a new run {span(*sealed['forecast']['run95'])}"
+    )
     console.print(f"digest {sealed['digest']}")
     console.print(f"next, when the run is in: scaling-jax predict {shlex.quote(str(args.seal))} --score --observed VALUE")
     return 0

@@ -1,0 +1,213 @@
+"""`scaling-jax fit` and `predict` as a person types them: what is printed, what is written, and what every mistake says."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scaling_jax import cli, laws
+from scaling_jax.laws import forms
+
+TRUTH = {"E": 1.8172, "A": 482.01, "B": 2085.43, "alpha": 0.3478, "beta": 0.3658}
+
+
+def planted(noise=0.003, seed=0, n=40):
+    rng = np.random.default_rng(seed)
+    size, tokens = 10 ** rng.uniform(7, 10, n), 10 ** rng.uniform(9, 12, n)
+    loss = forms.chinchilla.predict(TRUTH, {"params": size, "tokens": tokens}) * np.exp(noise * rng.standard_normal(n))
+    return pd.DataFrame({"N": size, "D": tokens, "loss": loss, "set": np.where(np.arange(n) % 2, "web", "code")})
+
+
+@pytest.fixture
+def points(tmp_path):
+    path = tmp_path / "points.csv"
+    planted().to_csv(path, index=False)
+    return path
+
+
+def run(capsys, *argv):
+    """Exit code, standard output and standard error, each with its white space folded."""
+    code = cli.main([str(a) for a in argv])
+    out, err = capsys.readouterr()
+    return code, " ".join(out.split()), " ".join(err.split())
+
+
+def fit_it(capsys, points, *more):
+    return run(capsys, "fit", points, "--law=chinchilla", "--columns=params=N,tokens=D", *more)
+
+
+def test_fit_prints_every_parameter_with_an_interval(capsys, points):
+    code, out, err = fit_it(capsys, points)
+    found = laws.fit(forms.chinchilla, planted().rename(columns={"N": "params", "D": "tokens"}))
+    assert code == 0 and err == ""
+    for name, value in found.params.items():
+        assert f"{name} {value:.5g} [" in out
+    assert "40 points, Huber of logarithms, delta 0.001" in out and "N_opt ~ C^a, a" in out
+    assert "next: scaling-jax fit" in out
+
+
+def test_fit_writes_what_predict_reads(capsys, points, tmp_path):
+    file = tmp_path / "fit.json"
+    assert fit_it(capsys, points, f"--json={file}", f"--figure={tmp_path / 'fit.svg'}")[0] == 0
+    entry = json.loads(file.read_text())["fits"][0]
+    assert entry["law"] == "chinchilla" and entry["n"] == 40 and set(entry["ci95"]) == set(TRUTH)
+    assert (tmp_path / "fit.svg").read_text().lstrip().startswith("<?xml")
+    code, out, _ = run(capsys, "predict", file, "--at", "params=70B,tokens=1.4T", "--at", "params=1e9,tokens=2e10")
+    found = laws.fit(forms.chinchilla, planted().rename(columns={"N": "params", "D": "tokens"}))
+    assert code == 0
+    for size, tokens in ((70e9, 1.4e12), (1e9, 2e10)):
+        assert f"loss at params = {size:g}, tokens = {tokens:g}: {float(found.predict(params=size, tokens=tokens)):.5g}" in out
+    band = found.band(params=70e9, tokens=1.4e12)
+    assert f"95% band of the law [{band.low[0]:.4g}, {band.high[0]:.4g}]" in out and "95% band of one new run [" in out
+    assert "params lies" in out and "compute lies" in out  # 70B is beyond the largest, and so is its compute
+
+
+def test_groups_and_bootstrap(capsys, points, tmp_path):
+    file = tmp_path / "fit.json"
+    code, out, _ = fit_it(capsys, points, "--group=set", "--bootstrap=200", "--seed=3", f"--json={file}")
+    assert code == 0 and "code: 20 points" in out and "web: 20 points" in out and "bootstrap, 200 resamples" in out
+    entries = json.loads(file.read_text())["fits"]
+    assert [entry["group"] for entry in entries] == ["code", "web"]
+    assert entries[0]["seed"] == 3 and 150 < len(entries[0]["samples"]["alpha"]) <= 200
+    code, _, err = run(capsys, "predict", file, "--at", "params=1e9,tokens=1e10")
+    assert code == 2 and "--group: " in err and "2 fits (code, web); say which" in err
+    assert run(capsys, "predict", file, "--group=web", "--at", "params=1e9,tokens=1e10")[0] == 0
+    code, _, err = run(capsys, "predict", file, "--group=weB", "--at", "params=1e9,tokens=1e10")
+    assert code == 2 and "did you mean 'web'" in err
+
+
+def test_a_bootstrap_is_that_of_its_seed(capsys, points, tmp_path):
+    files = [tmp_path / f"{i}.json" for i in range(3)]
+    for file, seed in zip(files, (1, 1, 2), strict=True):
+        fit_it(capsys, points, "--bootstrap=100", f"--seed={seed}", f"--json={file}")
+    first, same, other = (json.loads(file.read_text())["fits"][0]["samples"] for file in files)
+    assert first == same != other
+
+
+def test_a_law_of_your_own(capsys, points, tmp_path, monkeypatch):
+    (tmp_path / "mylaws.py").write_text(
+        "def mine(params, *, a=(0, 9), b=(0.01, 2)):\n    'L = a N^-b'\n    return a * (params / 1e8) ** -b\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "fit.json"
+    code, out, _ = run(capsys, "fit", points, "--law=mylaws:mine", "--columns=params=N", f"--json={file}")
+    assert code == 0 and "L = a N^-b" in out
+    assert run(capsys, "predict", file, "--at", "params=1e9")[0] == 0
+    code, _, err = run(capsys, "fit", points, "--law=mylaws:yours")
+    assert code == 2 and "--law=mylaws:yours" in err
+
+
+# --- mistakes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--law=chinchila"], "--law=chinchila: not one of .*did you mean 'chinchilla'"),
+        ([], "--law: which one"),
+        (["--law=chinchilla"], "no column 'params'.*--columns=params=COLUMN"),
+        (["--law=chinchilla", "--columns=params:N"], "'params:N' is not name=value"),
+        (["--law=chinchilla", "--columns=params=N,token=D"], "chinchilla has no variable 'token' .did you mean 'tokens'"),
+        (["--law=chinchilla", "--columns=params=N,tokens=D", "--group=sett"], "sett.*set"),
+        (["--law=power", "--columns=params=N", "--fixed=alpha=abc"], "--fixed=alpha = abc"),
+        (["--law=power", "--columns=params=N", "--nonsense=3"], "--nonsense=3: no such option"),
+    ],
+)
+def test_a_mistake_in_the_command(capsys, points, argv, message):
+    import re
+
+    code, _, err = run(capsys, "fit", points, *argv)
+    assert code == 2 and re.search(message, err), err
+
+
+@pytest.mark.parametrize(
+    "at, message",
+    [
+        ("params=1e9", "tokens is missing"),
+        ("params=1e9,tokens=1e10,x=3", "has no input 'x'"),
+        ("params=1e9,tokens=-1", "above zero"),
+        ("params=1e9,tokens=many", "--at tokens = many"),
+        ("params=1e9,params=1e9,tokens=1", "given twice"),
+    ],
+)
+def test_a_mistake_in_where(capsys, points, tmp_path, at, message):
+    file = tmp_path / "fit.json"
+    fit_it(capsys, points, f"--json={file}")
+    code, _, err = run(capsys, "predict", file, "--at", at)
+    assert code == 2 and message in err
+
+
+def edited(points, line, before, after):
+    lines = points.read_text().splitlines()
+    lines[line - 1] = lines[line - 1].replace(before, after) if before else after
+    points.write_text("\n".join(lines) + "\n")
+
+
+def test_a_typo_and_an_empty_cell_are_named(capsys, points):
+    lines = points.read_text().splitlines()
+    cells = lines[6].split(",")
+    edited(points, 7, cells[2], "3.l4")
+    code, _, err = fit_it(capsys, points)
+    assert code == 2 and "line 7" in err and "'loss'" in err and "3.l4" in err
+    edited(points, 7, "3.l4", "")
+    code, _, err = fit_it(capsys, points)
+    assert code == 2 and "line 7" in err and "'loss'" in err
+
+
+def test_a_constant_column_is_named(capsys, tmp_path):
+    path = tmp_path / "points.csv"
+    planted().assign(D=1e10).to_csv(path, index=False)
+    code, out, _ = fit_it(capsys, path)
+    assert code == 2 and "not fitted: tokens is 1e+10 in every row" in out and "vary tokens" in out
+
+
+def test_a_huge_outlier_is_named_by_its_line_and_moves_huber_little(capsys, tmp_path):
+    frame = planted()
+    frame.loc[12, "loss"] *= 30
+    path = tmp_path / "points.csv"
+    frame.to_csv(path, index=False)
+    code, out, _ = fit_it(capsys, path)
+    assert code == 0 and "line 14 lies" in out and "robust standard deviations off" in out
+    clean, dirty = (laws.fit(forms.chinchilla, f.rename(columns={"N": "params", "D": "tokens"})) for f in (planted(), frame))
+    assert dirty["E"] == pytest.approx(clean["E"], rel=0.02)
+
+
+def test_too_few_points(capsys, points):
+    points.write_text("\n".join(points.read_text().splitlines()[:6]) + "\n")
+    code, out, _ = fit_it(capsys, points)
+    assert code == 2 and "no degree of freedom: chinchilla has 5 parameters and there are 5 distinct params, tokens; needs 6" in out
+
+
+def test_a_loss_that_is_not_positive_is_named_by_its_line(capsys, points):
+    edited(points, 9, points.read_text().splitlines()[8].split(",")[2], "-2.5")
+    code, out, _ = fit_it(capsys, points)
+    assert code == 2 and "loss = -2.5 in line 9" in out
+
+
+def test_a_file_that_is_no_fit(capsys, tmp_path):
+    (tmp_path / "x.json").write_text("[1, 2")
+    code, _, err = run(capsys, "predict", tmp_path / "x.json", "--at", "params=1")
+    assert code == 2 and "not a fit that" in err
+
+
+def test_fit_starts_without_jax():
+    """A fit of a table should not wait for an accelerator library."""
+    import subprocess
+    import sys
+
+    code = "import sys, scaling_jax.laws.shell\nassert 'jax' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_isoflop(capsys, tmp_path):
+    path = tmp_path / "points.csv"
+    rows = []
+    for compute in (1e18, 1e19, 1e20, 1e21):
+        for size in np.geomspace(0.2, 5, 7) * (compute / 6) ** 0.5 / 5:
+            rows.append((size, compute / 6 / size))
+    frame = pd.DataFrame(rows, columns=["params", "tokens"])
+    noise = np.exp(0.001 * np.random.default_rng(0).standard_normal(len(frame)))
+    frame.assign(loss=forms.chinchilla.predict(TRUTH, frame) * noise).to_csv(path, index=False)
+    code, out, _ = run(capsys, "fit", path, "--isoflop")
+    assert code == 0 and "2 parabolas" in out and "3 law" in out and "bias" in out

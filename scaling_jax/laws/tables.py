@@ -24,7 +24,7 @@ from scaling_jax.records import ConfigError, suggest
 SEPARATED = (".csv", ".tsv")
 KINDS = (*SEPARATED, ".jsonl", ".ndjson", ".parquet")
 COUNTS = ("params", "parameters", "tokens", "flops", "examples", "samples", "members", "steps", "size")
-SUFFIXES = {"k": "e3", "m": "e6", "b": "e9", "t": "e12"}  # text, so that 1.1T is the float64 nearest to 1.1e12
+SUFFIXES = {"k": "e3", "m": "e6", "b": "e9", "t": "e12"}  # text, so that 0.27T is 2.7e11 to the last bit: 0.27 * 1e12 is not
 LINE_END = re.compile(r"\r\n|\r|\n")
 UNDECODED = re.compile("[\udc80-\udcff]")  # what bytes that are not UTF-8 become
 SUFFIXED = re.compile(r"((?:\d[\d_]*)?\.?\d+)([kmbt])", re.IGNORECASE)
@@ -82,8 +82,8 @@ def points(table, columns=None, needed=(), group=None):
     if isinstance(table, pd.DataFrame):
         table = from_frame(table)
     needed, group = _names(needed), _names(group)
-    source = {variable: _find(table, variable, name) for variable, name in (columns or {}).items()}
-    source |= {name: _find(table, name, name) for name in (*needed, *group) if name not in source}
+    source = {variable: find(table, variable, name) for variable, name in (columns or {}).items()}
+    source |= {name: find(table, name, name) for name in (*needed, *group) if name not in source}
     out: dict = {}
     worst = None  # the first bad cell of the file, whichever column it is in
     for variable, name in source.items():
@@ -153,6 +153,21 @@ def number(cell, count=False):
     return value
 
 
+def numbers(table, name, count=False):
+    """A column of a `Table` as finite float64 [n]; raises ConfigError about its first cell that is no number."""
+    values, bad = _numbers(table.columns[name], count)
+    if bad:
+        raise table.wrong(bad[0], name, bad[1])
+    return values
+
+
+def labels(table, name):
+    """A column of a `Table` as text; raises ConfigError about its first empty cell."""
+    if bad := _first(label, table.columns[name]):
+        raise table.wrong(bad[0], name, bad[1])
+    return [str(cell) for cell in table.columns[name]]
+
+
 def label(cell):
     """The text of a cell that says what its row belongs to; raises ValueError where it is empty."""
     if empty(cell) or (isinstance(cell, float) and math.isnan(cell)):
@@ -197,7 +212,8 @@ def _names(given):
     return (given,) if isinstance(given, str) else tuple(given or ())
 
 
-def _find(table, variable, name):
+def find(table, variable, name):
+    """`name`, a column of the table; raises ConfigError with the columns there are, and how to say which is `variable`."""
     if name in table.columns:
         return name
     raise ConfigError(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from scaling_jax import records
-from scaling_jax.laws import derived, intervals, isoflop, record, resample, tables
+from scaling_jax.laws import derived, intervals, isoflop, record, resample, tables, trajectories
 from scaling_jax.laws.fitting import fit
 from scaling_jax.laws.form import NotTestable
 from scaling_jax.records import ConfigError
@@ -21,6 +21,11 @@ def add_parsers(commands):
     """Adds `fit` and `predict` to the command line."""
     one = commands.add_parser("fit", help="a law fitted to your own points, with intervals", description=fit_points.__doc__)
     one.add_argument("points", metavar="POINTS.csv", help="CSV, TSV, Parquet or JSON lines; columns named by the law's variables")
+    one.add_argument(
+        "--trajectories",
+        metavar="last|min|STEP,...",
+        help="POINTS are trajectories (tables, W&B exports, TensorBoard files, our run folders): a point per run, there",
+    )
     one.add_argument("--law", metavar="NAME", help="one of laws/forms.py, or package.module:name; left out, the laws are listed")
     one.add_argument("--columns", default="", metavar="params=N,...", help="which column of the file holds which variable")
     one.add_argument("--group", metavar="COLUMN", help="a fit of its own for each value of this column")
@@ -70,7 +75,7 @@ def fit_points(args, rest):
         )
     extra = [name for name in (args.group, args.clusters) if name]
     numeric = (*form.inputs, form.y, *((args.weights,) if args.weights else ()))
-    frame = tables.read_points(args.points, columns=mapping, needed=numeric, group=extra)
+    frame = _points(args, console, mapping, numeric, extra, form.y)
     parts = [("", frame)] if args.group is None else [(str(name), part) for name, part in frame.groupby(args.group)]
     entries, failed = [], 0
     console.print(f"[bold]{form.name}[/bold]  {form.equation}")
@@ -125,6 +130,25 @@ def predict(args, rest):
     return 0
 
 
+def _points(args, console, mapping, numeric, group, y):
+    """The points of the file; of trajectories one per run, or per run and step."""
+    if args.trajectories is None:
+        return tables.read_points(args.points, columns=mapping, needed=numeric, group=group)
+    read = trajectories.read_trajectories(args.points)
+    at = (
+        args.trajectories
+        if args.trajectories in ("last", "min")
+        else [int(number("--trajectories", step)) for step in args.trajectories.split(",")]
+    )
+    rows = trajectories.to_rows(read, mapping.get(y, y), at)
+    for note in read.notes:
+        console.print(f"  {note}", style="yellow", soft_wrap=True)
+    for run, note in zip(rows["run"], rows["note"], strict=True):
+        if note:
+            console.print(f"  run {run}: {note}", style="yellow", soft_wrap=True)
+    return tables.points(rows, columns=mapping, needed=numeric, group=group)
+
+
 def _one_fit(args, console, form, name, part, fixed):
     """Fits one group and prints it; returns its entry of fit.json and the Fit."""
     weights = None if args.weights is None else part[args.weights].to_numpy()
@@ -172,7 +196,7 @@ def _intervals(args, found, clusters):
 
 
 def _isoflop(args, console, mapping):
-    frame = tables.read_points(args.points, columns=mapping, needed=("params", "tokens", "loss"), group=[args.group] if args.group else [])
+    frame = _points(args, console, mapping, ("params", "tokens", "loss"), [args.group] if args.group else [], "loss")
     found = isoflop.isoflop(frame, args.group)
     console.print("[bold]compute-optimal size[/bold]  N_opt(C) = k C^a, D_opt = C / (6 N_opt)")
     compute = 10 * float((6 * frame["params"] * frame["tokens"]).max())
@@ -295,7 +319,7 @@ def span(low, high):
 
 def _with_lines(message, part):
     """Messages count rows of the part that was fitted; people count lines of their file."""
-    return re.sub(r"\brow (\d+)\b", lambda found: f"line {part.index[int(found[1])]}", message)
+    return re.sub(r"\brow (\d+)\b", lambda found: f"{part.index.name or 'row'} {part.index[int(found[1])]}", message)
 
 
 def _draw(path, entries):

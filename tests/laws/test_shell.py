@@ -191,6 +191,22 @@ def test_a_file_that_is_no_fit(capsys, tmp_path):
     assert code == 2 and "not a fit that" in err
 
 
+def test_trajectories_become_points(capsys, tmp_path):
+    """A W&B panel: a column per run, the last value of each a point; params come from a column of long rows."""
+    size = np.geomspace(1e6, 1e9, 6)
+    rows = [(f"r{i}", step, n, 2 + (n / 1e6) ** -0.4 + 5 / step) for i, n in enumerate(size) for step in (10, 100, 1000)]
+    path = tmp_path / "runs.csv"
+    pd.DataFrame(rows, columns=["run", "step", "params", "loss"]).to_csv(path, index=False)
+    file = tmp_path / "fit.json"
+    code, out, _ = run(capsys, "fit", path, "--law=power", "--trajectories=last", f"--json={file}")
+    assert code == 0 and "6 points" in out
+    assert json.loads(file.read_text())["fits"][0]["params"]["E"] == pytest.approx(2.005, abs=1e-4)
+    code, out, _ = run(capsys, "fit", path, "--law=power", "--trajectories=10,1000")
+    assert code == 0 and "12 points" in out
+    code, _, err = run(capsys, "fit", path, "--law=power", "--trajectories=7")
+    assert code == 2 and "no run logged loss at this step" in err
+
+
 def test_fit_starts_without_jax():
     """A fit of a table should not wait for an accelerator library."""
     import subprocess

@@ -37,7 +37,9 @@ def held_out(laws, data, by, share=0.2, above=None, **options):
             found = fit(form, small, **options)
             error = found.predict(large) - np.asarray(large[y], np.float64)
             relative = np.abs(error) / np.abs(np.asarray(large[y], np.float64))
-            spread = np.sqrt(np.mean((found.predict(small) - np.asarray(small[y], np.float64)) ** 2) * found.n / (found.n - len(found.free)))
+            spread = np.sqrt(
+                np.mean((found.predict(small) - np.asarray(small[y], np.float64)) ** 2) * found.n / (found.n - len(found.free))
+            )
             score = -0.5 * np.mean((error / spread) ** 2) - np.log(spread * np.sqrt(2 * np.pi)) if spread > 0 else float("nan")
             row |= {"median_error": float(np.median(relative)), "worst_error": float(relative.max()), "log_score": float(score)}
             row |= {"aic": found.aic, "note": "; ".join(found.warnings)}

@@ -17,6 +17,7 @@ from scaling_jax.laws.points import TINY, Points, Problem, gather
 DELTA = 1e-3  # where Huber's loss of ln y turns from squares to absolute values: arXiv:2203.15556
 FOLLOWED = 24  # starts followed to their minimum, best first
 GLANCED = 30  # steps after which all but the best few are dropped
+GLANCED_AT = 2000  # points that starts are compared on; the best few then see them all
 NOTHING = 1e-9  # a scale whose share in every prediction is smaller is zero
 BLURRED = 1e-7  # ratio of singular values from which on parameters cannot be told apart
 FARTHEST = 1e300  # objective of a place where the law is not finite
@@ -24,7 +25,7 @@ FAR = 8.0  # robust standard deviations at which a point is named
 KINDS = {"lsq": "least squares", "log": "least squares of logarithms", "huber": "Huber of logarithms"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Fit:
     """A fitted law.
 
@@ -50,6 +51,10 @@ class Fit:
     identified: bool = True
     fixed: Mapping = field(default_factory=dict)
     points: Points | None = field(default=None, compare=False, repr=False)
+
+    def __repr__(self):
+        values = ", ".join(f"{name} = {value:.4g}" for name, value in self.params.items())
+        return f"Fit of {self.form.name}: {values} ({self.n} points, {self.loss_kind}, r2 {self.r2:.4f}{''.join('; ' + w for w in self.warnings)})"
 
     def __getitem__(self, name):
         return self.params[name]
@@ -170,26 +175,26 @@ def _degrees(form, fixed, columns):
 
 def _search(task, solver):
     """The best parameters from all starts, and whether that search converged."""
-    form, points = task.form, task.points
+    form, few = task.form, replace(task, points=task.points.thinned(GLANCED_AT))
     if not task.free.any():
         return dict(task.fixed), True
     with np.errstate(all="ignore"):
         relative = task.loss != "lsq" and form.link is None
-        begin = starts.grid(form, points.columns, points.target, points.weights, task.fixed, relative)
+        begin = starts.grid(form, few.points.columns, few.points.target, few.points.weights, task.fixed, relative)
         x = np.clip(task.encode(begin), *task.box)
-        r, slopes = task.residual(x) if len(x) else (np.empty((0, 1)), np.empty((0, 1, 1)))
-        cost = (points.weights * solve.rho(r, task.delta)).sum(1)
+        r, slopes = few.residual(x) if len(x) else (np.empty((0, 1)), np.empty((0, 1, 1)))
+        cost = (few.points.weights * solve.rho(r, task.delta)).sum(1)
     usable = np.isfinite(cost) & np.isfinite(slopes).all((1, 2))
     if not usable.any():
         raise NotTestable(f"{form.name} converged from no start; give narrower bounds")
     order = np.argsort(np.where(usable, cost, np.inf), kind="stable")[: min(FOLLOWED, int(usable.sum()))]
     if form.partials is None:
-        form.check_derivatives(task.decode(x[order[:1]]), points.columns)
+        form.check_derivatives(task.decode(x[order[:1]]), few.points.columns)
     if solver == "scipy":
         return _scipy(task, x[order])
     if solver != "newton":
         raise ValueError(f"solver = {solver!r}: expected 'newton' or 'scipy'")
-    glance = task.minimise(x[order], tolerance=1e-9, steps=GLANCED)
+    glance = few.minimise(x[order], tolerance=1e-9, steps=GLANCED)
     best = np.argsort(glance.objective, kind="stable")[:4]
     solved = task.minimise(glance.x[best], steps=2000)
     at = int(np.argmin(solved.objective))

@@ -45,7 +45,9 @@ def _one(axes, found, name):
     if found.identified and found.n > len(found.free):
         band = found.band({name: few})
         finite = np.isfinite(band.low) & np.isfinite(band.high)
-        axes.fill_between(few[finite], band.low[finite], band.high[finite], alpha=0.2, lw=0, color=line.get_color(), label="95% band of the law")
+        axes.fill_between(
+            few[finite], band.low[finite], band.high[finite], alpha=0.2, lw=0, color=line.get_color(), label="95% band of the law"
+        )
     axes.plot(x, y, "o", ms=4, color="black", alpha=0.7, label=f"{found.n} points")
     if log:
         axes.set_xscale("log")

@@ -24,6 +24,13 @@ class Points:
     def __len__(self):
         return len(self.target)
 
+    def thinned(self, most):
+        """At most `most` of the points, spread evenly over the targets; the points themselves where there are no more."""
+        if len(self) <= most:
+            return self
+        at = np.argsort(self.target, kind="stable")[np.linspace(0, len(self) - 1, most).astype(int)]
+        return Points({name: values[at] for name, values in self.columns.items()}, self.target[at], self.weights[at], self.rows[at])
+
 
 @dataclass(frozen=True)
 class Problem:

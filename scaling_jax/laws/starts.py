@@ -91,4 +91,6 @@ def _at(form, columns, values, one=None):
     if one is not None:
         named[one] = np.ones_like(named[one])
     y = form.function(named, columns)
-    return np.asarray(np.broadcast_to(y if form.link is None else form.link(y), (len(values), len(next(iter(columns.values()))))), np.float64)
+    return np.asarray(
+        np.broadcast_to(y if form.link is None else form.link(y), (len(values), len(next(iter(columns.values()))))), np.float64
+    )

@@ -125,10 +125,7 @@ def interval(found, quantity, level=0.95, method=None, clusters=None, count=4000
         raise ValueError(f"method = {method!r}: expected one of {', '.join(METHODS)}")
     if method == "profile" and clusters is not None:
         raise ValueError("method = 'profile' takes every row as independent; with clusters use jackknife, percentile or bca")
-    if found.points is None:
-        raise ValueError("this fit has no points to rest an interval on; fit again, or keep them in fit.json")
-    if not found.identified:
-        raise NotTestable(f"no interval: {found.warnings[0]}")
+    _answerable(found)
     if clusters is not None:
         clusters = np.asarray(clusters)[found.points.rows]
     params = {name: np.asarray(value) for name, value in found.params.items()}
@@ -142,6 +139,13 @@ def interval(found, quantity, level=0.95, method=None, clusters=None, count=4000
     left_out = resample.deletions(found, clusters) if method == "bca" else None
     low, high = quantiles(drawn.of(quantity), value, level, None if left_out is None else _of(left_out, quantity))
     return Interval(value, low, high, float(np.std(drawn.of(quantity), ddof=1)), len(drawn.of(quantity)) - 1, method)
+
+
+def _answerable(found):
+    if found.points is None:
+        raise ValueError("this fit has no points to rest an interval on; fit again, or keep them in fit.json")
+    if not found.identified:
+        raise NotTestable(f"no interval: {found.warnings[0]}")
 
 
 def quantiles(draws, value, level, left_out=None):
@@ -191,6 +195,7 @@ def band(found, columns, level=0.95, kind="law"):
     """
     from scipy.special import stdtrit
 
+    from scaling_jax.laws import profile
     from scaling_jax.laws.fitting import problem
 
     if kind not in ("law", "run"):
@@ -198,10 +203,10 @@ def band(found, columns, level=0.95, kind="law"):
     inputs = {name: np.atleast_1d(np.asarray(columns[name], np.float64)) for name in found.form.inputs}
     task = problem(found)
     count = len(next(iter(inputs.values())))
-    parts = [
-        interval(found, _law_at(found.form, {name: values[j : j + 1] for name, values in inputs.items()}), level) for j in range(count)
-    ]
-    value, low, high, se, dof = (np.array([getattr(part, name) for part in parts]) for name in ("value", "low", "high", "se", "dof"))
+    _answerable(found)
+    laws = [_law_at(found.form, {name: values[j : j + 1] for name, values in inputs.items()}) for j in range(count)]
+    low, high, se, dof = profile.profiles(found, laws, level)
+    value, dof = found.predict(inputs), np.full(count, dof)
     if kind == "run":
         freedom = found.n - len(found.free)
         residual = found.residuals()

@@ -8,50 +8,80 @@ sum psi^2 / (n - p) / mean psi', the robust likelihood ratio. An end that the da
 or infinite. Source: Bates and Watts 1988, chapter 6; Ronchetti 1982 for the robust form.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 
+from scaling_jax.laws import solve
 from scaling_jax.laws.fitting import problem
 from scaling_jax.laws.form import NotTestable
+from scaling_jax.laws.points import Problem
 
-STIFF = 10.0  # of the spring that pulls q to a target: where it ends is the profile at the q reached, however soft the spring
-REACH = 60  # steps outwards before an end counts as not bounded
-CLOSE = 1e-3  # of the threshold: how exactly an end is found
+SPRING, STIFF = 10.0, 1e4  # stiffness of a spring at first and at most, in units of tau per move: see _pulled
+ROUNDS = 60  # steps outwards before an end counts as not bounded
+CLOSE = 2e-3  # of the threshold: how near tau must come before the rest is interpolated
+FAR, FAR_LOG = 1e5, np.log(1e9)  # moves after which an end counts as infinite: in standard errors, in logarithms
+FAILS, STALLS = 12, 3  # halvings of a step that found no minimum; steps that led nowhere
 
 
 def profile(found, quantity, level=0.95):
-    """The interval (low, high) of `quantity` at `level`, and its standard error in the middle, from the curvature.
+    """The interval (low, high) of `quantity` at `level`, its standard error in the middle, from the curvature, and n - p.
 
     Args:
       quantity: a parameter's name, or a function from {name: value or array} to a number or an array of that shape.
     Raises:
       NotTestable: the points do not determine the parameters.
     """
+    low, high, se, freedom = profiles(found, [quantity], level)
+    return float(low[0]), float(high[0]), float(se[0]), freedom
+
+
+def profiles(found, quantities, level=0.95):
+    """`profile` of Q quantities, all walked outwards in one batch: low [Q], high [Q], standard errors [Q], n - p.
+
+    The band of a law at many inputs is as many quantities; together they take little longer than one.
+    """
     from scipy.special import stdtrit
 
-    task = problem(found)
+    task = straight(found)
     freedom = found.n - int(task.free.sum())
     if freedom < 1:
         raise NotTestable(f"no interval: {found.n} points and {len(found.free)} free parameters leave no degree of freedom")
-    q = of(task, quantity)
-    x = task.encode(np.array([[found.params[name] for name in task.form.params]]))
-    low_x, high_x = task.box
-    x = np.clip(x, low_x, high_x)
+    x = np.clip(task.encode(np.array([[found.params[name] for name in task.form.params]])), *task.box)
     s2, hessian = scale(task, x, freedom)
-    value = float(q(x)[0])
-    slope = gradient(q, x, task)[0]
     # what sits at a bound moves inwards only: it counts in the search, not in the curvature
-    inside = task.free & (x[0] > low_x) & (x[0] < high_x)
+    low, high = task.box
+    inside = task.free & (x[0] > low) & (x[0] < high)
     covariance = np.zeros_like(hessian)
     covariance[np.ix_(inside, inside)] = s2 * np.linalg.pinv(hessian[np.ix_(inside, inside)], rcond=1e-14, hermitian=True)
-    se = float(np.sqrt(max(slope @ covariance @ slope, 0.0)))
-    if not se > 0:
-        se = max(abs(value), 1e-3) * 0.1
     threshold = float(stdtrit(freedom, 0.5 + level / 2))
-    base = float(_cost(task, x)[0])
-    bounds = found.form.bounds[quantity] if isinstance(quantity, str) else (-np.inf, np.inf)
-    path = covariance @ slope / se**2
-    ends = [_end(task, q, x, value, se, side, threshold, s2, base, bounds, path) for side in (-1, 1)]
-    return ends[0], ends[1], se, freedom
+    axes = [_axis(task, x, covariance, quantity) for quantity in quantities]
+    sides = [_side(axis, sign, x[0], threshold) for axis in axes for sign in (-1.0, 1.0)]
+    _walk(task, sides, x, s2, threshold)
+    ends = np.array([_value(side.axis, side.end) for side in sides])
+    return ends[0::2], ends[1::2], np.array([axis.se for axis in axes]), freedom
+
+
+@dataclass(frozen=True)
+class Straight(Problem):
+    """A Problem in which the parameters `as_are` are searched as they are, so that they can reach zero and leave it again."""
+
+    as_are: tuple = ()
+
+    @property
+    def logarithmic(self):
+        return super().logarithmic & [name not in self.as_are for name in self.form.params]
+
+
+def straight(found):
+    """The problem of a fit with its offsets, and every scale that sits at zero, not by their logarithm: that has no slope at zero."""
+    task = problem(found)
+    x = np.array([[found.params[name] for name in task.form.params]])
+    _, slopes = task.form.derivatives(x, task.points.columns)
+    offset = (slopes[0] == slopes[0][:1]).all(0) & (slopes[0][0] != 0)
+    names = tuple(name for name, one in zip(task.form.params, offset | (x[0] == 0), strict=True) if one)
+    return Straight(task.form, task.points, task.loss, task.delta, task.fixed, names)
 
 
 def of(task, quantity):
@@ -72,16 +102,17 @@ def of(task, quantity):
 
 
 def gradient(q, x, task):
-    """dq/dx [B, p] of the coordinates that are free, by central differences, all in one call of q."""
-    moves = np.flatnonzero(task.free)
+    """dq/dx [B, p] of the coordinates that are free, by central differences, one-sided at the ends of the box."""
+    moves, (low, high) = np.flatnonzero(task.free), task.box
+    step = 1e-6 * np.maximum(1.0, np.abs(x).max(0) * 1e-2)
+    there = np.repeat(x[None, None], 2, 0).repeat(len(moves), 1)  # [2, moves, B, p]
+    for j, i in enumerate(moves):
+        there[0, j, :, i] = np.minimum(x[:, i] + step[i], high[i])
+        there[1, j, :, i] = np.maximum(x[:, i] - step[i], low[i])
+    above, below = q(there.reshape(-1, x.shape[1])).reshape(there.shape[:-1])
     out = np.zeros_like(x)
-    step = 1e-6 * np.maximum(1.0, np.abs(x[:, moves]) * 1e-2)  # [B, f]
-    near = np.repeat(x[:, None, :], 2 * len(moves), 1)
-    for i, at in enumerate(moves):
-        near[:, 2 * i, at] += step[:, i]
-        near[:, 2 * i + 1, at] -= step[:, i]
-    values = q(near.reshape(-1, x.shape[1])).reshape(len(x), len(moves), 2)
-    out[:, moves] = (values[..., 0] - values[..., 1]) / (2 * step)
+    for j, i in enumerate(moves):
+        out[:, i] = (above[j] - below[j]) / (there[0, j, :, i] - there[1, j, :, i])
     return out
 
 
@@ -107,77 +138,184 @@ def slope_of_psi(r, w, delta):
     return float((w * moved).sum() / w.sum() / (2 * window)) or 1.0
 
 
+@dataclass(frozen=True)
+class _Axis:
+    """A quantity as it is walked: u(x) is q itself or its logarithm, `start` where the fit has it, `unit` its standard error there.
+
+    path: dx/du along which the fit gets worse slowest. low, high: ends of u's range. far: moves that count as infinite.
+    """
+
+    q: Callable
+    logarithmic: bool
+    se: float
+    start: float
+    unit: float
+    path: np.ndarray
+    low: float
+    high: float
+    far: float
+
+
+@dataclass
+class _Side:
+    """How far one end of one quantity has been walked.
+
+    at, tau, here: u, tau and x of the farthest point below the threshold. beyond, above, there: those of the nearest one above it, None
+    so far. slope, path: of tau and x by u, last seen. ask: how far from the start the next point is wanted. end: u of the end, once known.
+    """
+
+    axis: _Axis
+    sign: float
+    at: float
+    here: np.ndarray
+    slope: float
+    path: np.ndarray
+    ask: float
+    tau: float = 0.0
+    beyond: float | None = None
+    above: float = np.inf
+    there: np.ndarray | None = None
+    spring: float = SPRING
+    fails: int = 0
+    stalls: int = 0
+    end: float | None = None
+
+    @property
+    def limit(self):
+        return self.axis.high if self.sign > 0 else self.axis.low
+
+
+def _axis(task, x, covariance, quantity):
+    q = of(task, quantity)
+    value, slope = float(q(x)[0]), gradient(q, x, task)[0]
+    se = float(np.sqrt(max(slope @ covariance @ slope, 0.0)))
+    known = 0 < se < np.inf
+    unit = se if known else max(abs(value), 1e-3) * 0.1
+    path = covariance @ slope / unit**2 if known else np.zeros_like(slope)
+    low, high = task.form.bounds[quantity] if isinstance(quantity, str) else (-np.inf, np.inf)
+    # a size far along its path stays above zero, a difference of two exponents does not
+    far = q(np.clip(x - np.linspace(0, 2, 9)[:, None] * (value + 4 * unit) * path, *task.box))
+    if value > 0 and unit > 0.2 * value and (far[np.isfinite(far)] > 0).all():
+        with np.errstate(divide="ignore"):
+            low, high = np.log(np.maximum((low, high), 0.0))
+        return _Axis(q, True, se, float(np.log(value)), unit / value, path * value, low, high, FAR_LOG)
+    return _Axis(q, False, se, value, unit, path, low, high, FAR * unit)
+
+
+def _side(axis, sign, x, threshold):
+    return _Side(axis, sign, axis.start, x, 1 / axis.unit, axis.path, axis.unit * threshold)
+
+
+def _u(axis, x):
+    values = axis.q(x)
+    with np.errstate(all="ignore"):
+        return np.log(values) if axis.logarithmic else values
+
+
+def _value(axis, u):
+    return float(np.exp(u)) if axis.logarithmic else float(u)
+
+
+def _walk(task, sides, x, s2, threshold):
+    """Finds where tau reaches the threshold on each side: outwards by the slope of tau, then closing in; all sides in one batch."""
+    base = _cost(task, x)[0]
+    for turn in range(ROUNDS):
+        open_ = [side for side in sides if side.end is None]
+        if not open_:
+            return
+        goals = [_goal(side) for side in open_]
+        begin = np.stack([_begin(side, goal) for side, goal in zip(open_, goals, strict=True)])
+        found, converged = _pulled(task, open_, begin, goals, np.sqrt(s2))
+        u = [float(_u(side.axis, one[None])[0]) for side, one in zip(open_, found, strict=True)]
+        tau = np.sqrt(np.maximum(_cost(task, found) - base, 0.0) / s2)
+        for side, goal, *point in zip(open_, goals, u, tau, found, converged, strict=True):
+            _advance(side, goal, *point, threshold)
+            if side.end is None:
+                side.ask = _next(side, threshold, halve=turn % 4 == 3)
+    for side in sides:
+        if side.end is None:
+            side.end = side.limit if side.beyond is None else side.beyond
+
+
 def _cost(task, x):
     """Twice the objective at x [B, p]."""
-    from scaling_jax.laws.solve import rho
-
-    return 2 * (task.points.weights * rho(task.residual(x)[0], task.delta)).sum(1)
+    return 2 * (task.points.weights * solve.rho(task.residual(x)[0], task.delta)).sum(1)
 
 
-def _end(task, q, x, value, se, side, threshold, s2, base, bounds, path):
-    """Where tau reaches the threshold on one side: walk outwards, then close in."""
-    relative = value > 0 and se > 0.2 * value and not (isinstance(bounds[0], float) and bounds[0] < 0)
-    move = (lambda at, by: at * np.exp(by * se / value)) if relative else (lambda at, by: at + by * se)
-    at, tau, here, by = value, 0.0, x, 0.5 * threshold
-    path = path * (value if relative else 1.0)
-    for _ in range(REACH):
-        target = float(np.clip(move(at, side * by), *bounds))
-        if target == at:
-            return at  # the end of the parameter's range
-        guess = here + (target - at) * path if at == value and not relative else here
-        reached, there, solved = _pulled(task, q, guess, target, se, s2, base)
-        if not np.isfinite(there) or abs(reached - target) > 0.5 * abs(target - at):
-            if np.isfinite(there) and there >= threshold:
-                return _close(task, q, (at, tau, here), (reached, there, solved), threshold, se, s2, base)
-            if by < 0.02:
-                return at
-            by /= 4
-            continue
-        if there >= threshold:
-            return _close(task, q, (at, tau, here), (reached, there, solved), threshold, se, s2, base)
-        by = min(by * (2.0 if there - tau < 0.25 * threshold else 1.0), 50.0 if not relative else 3.0)
-        at, tau, here = reached, there, solved
-        if relative and (at > 1e9 * value or at < 1e-12 * value):
-            break
-        if at in bounds or abs(at - bounds[side > 0]) <= 1e-9 * max(abs(at), 1e-9):
-            return float(bounds[side > 0])
-    ends = (0.0 if value > 0 and relative else -np.inf, np.inf)
-    return float(max(ends[0], bounds[0]) if side < 0 else min(ends[1], bounds[1]))
+def _goal(side):
+    return float(np.clip(side.axis.start + side.sign * side.ask, side.axis.low, side.axis.high))
 
 
-def _close(task, q, inner, outer, threshold, se, s2, base):
-    """The root of tau = threshold between two points of the path, by false position with bisection."""
-    for turn in range(30):
-        (a, tau_a, x_a), (b, tau_b, _) = inner, outer
-        if abs(tau_b - threshold) < CLOSE * threshold or abs(b - a) < 1e-9 * max(abs(a), abs(b)):
-            return b
-        share = (threshold - tau_a) / (tau_b - tau_a) if turn % 3 < 2 else 0.5
-        reached, tau, solved = _pulled(task, q, x_a, a + min(max(share, 0.05), 0.95) * (b - a), se, s2, base)
-        if abs(tau - threshold) < CLOSE * threshold:
-            return reached
-        if tau < threshold:
-            inner = (reached, tau, solved)
-        else:
-            outer = (reached, tau, solved)
-    return outer[0]
+def _begin(side, goal):
+    if side.beyond is None:
+        return side.here + (goal - side.at) * side.path
+    return side.here + (goal - side.at) / (side.beyond - side.at) * (side.there - side.here)
 
 
-def _pulled(task, q, x, target, se, s2, base):
-    """The fit with q pulled towards `target`: (q reached, tau there, x [1, p]).
+def _advance(side, goal, u, tau, x, converged, threshold):
+    """Takes a point of the profile into account."""
+    gained, unit = side.sign * (u - side.at), side.axis.unit
+    if abs(u - goal) > 0.3 * abs(goal - side.at):
+        side.spring = min(3 * side.spring, STIFF)
+    if not converged or not np.isfinite(u) or not np.isfinite(tau) or gained < -1e-6 * unit:
+        side.fails += 1
+        if side.fails > FAILS:
+            side.end = side.at
+        return
+    if tau > side.tau and gained > 0:
+        side.slope, side.path = (tau - side.tau) / gained, (x - side.here) / (u - side.at)
+    if abs(tau - threshold) <= CLOSE * threshold:
+        side.end = u + side.sign * (threshold - tau) / side.slope
+    elif tau > threshold:
+        side.beyond, side.above, side.there = u, tau, x
+        if abs(u - side.at) <= 1e-9 * max(abs(u), unit):
+            side.end = u
+    else:
+        moved = gained > 1e-3 * abs(goal - side.at) or tau > side.tau + 1e-3 * threshold
+        side.stalls = 0 if moved else side.stalls + 1
+        side.at, side.tau, side.here = u, max(tau, side.tau), x
+        if (goal == side.limit and abs(u - goal) <= 1e-6 * unit) or abs(u - side.axis.start) > side.axis.far:
+            side.end = side.limit
+        elif side.stalls > STALLS:
+            side.end = side.limit if goal == side.limit else u
 
-    minimise S(x) + k^2 (q(x) - target)^2: its minimum is the least S among all x with the q it reaches, a point of the profile.
+
+def _next(side, threshold, halve):
+    """How far from the start to ask for the next point."""
+    gone, unit = abs(side.at - side.axis.start), side.axis.unit
+    if side.fails and side.beyond is None:
+        return gone + 0.5**side.fails * threshold * unit
+    if side.beyond is None:
+        return gone + float(np.clip((threshold - side.tau) / side.slope, 0.1 * unit, 4 * max(gone, unit)))
+    share = 0.5 if halve or side.fails else (threshold - side.tau) / (side.above - side.tau)
+    return gone + float(np.clip(share, 0.02, 0.98)) * abs(side.beyond - side.at)
+
+
+def _pulled(task, sides, begin, goals, noise):
+    """The best x [B, p] under springs that pull the u of each side to its goal, and whether each is a minimum.
+
+    Where min S + k^2 (u - T)^2 lies, S is least among all x of that u: a point of the profile, wherever the spring comes to rest. It need
+    not be stiff, so Newton's steps follow a curved path in strides.
     """
-    from scaling_jax.laws import solve
-
-    stiff = STIFF * np.sqrt(s2) / se
     low, high = task.box
-    n = len(task.points)
-    weights, delta = np.append(task.points.weights, 1.0), np.append(np.full(n, task.delta), np.inf)
+    chord = np.array([side.tau / abs(side.at - side.axis.start) if side.tau > 0 else 1 / side.axis.unit for side in sides])
+    spring, start = (np.array(column) for column in zip(*((side.spring, side.axis.start) for side in sides), strict=True))
+    stiff, goals = spring * chord * noise, np.array(goals)
+    target = goals + (goals - start) / spring**2  # a spring lands short of where it pulls to, by this where tau is linear
+    weights, delta = np.append(task.points.weights, 1.0), np.append(np.full(len(task.points), task.delta), np.inf)
 
     def residual(x, which):
         r, slopes = task.residual(x)
-        extra = stiff * (q(x) - target)
-        return np.concatenate([r, extra[:, None]], 1), np.concatenate([slopes, stiff * gradient(q, x, task)[:, None, :]], 1)
+        moved, pull = np.empty(len(x)), np.empty_like(x)
+        for axis in {id(sides[i].axis): sides[i].axis for i in which}.values():
+            mine = np.array([sides[i].axis is axis for i in which])
+            moved[mine], pull[mine] = _u(axis, x[mine]), gradient(lambda at, axis=axis: _u(axis, at), x[mine], task)
+        moved, pull = stiff[which] * (moved - target[which]), stiff[which][:, None] * pull
+        return np.concatenate([r, moved[:, None]], 1), np.concatenate([slopes, pull[:, None, :]], 1)
 
-    found = solve.minimise(residual, x, low, high, weights, delta, task.free, tolerance=1e-10, steps=300).x
-    return float(q(found)[0]), float(np.sqrt(max(_cost(task, found)[0] - base, 0.0) / s2)), found
+    begin = np.clip(begin, low, high)
+    with np.errstate(all="ignore"):
+        usable = np.isfinite(residual(begin, np.arange(len(begin)))[0]).all(1)
+    begin = np.where(usable[:, None], begin, np.stack([side.here for side in sides]))
+    solved = solve.minimise(residual, begin, low, high, weights, delta, task.free, tolerance=1e-10)
+    return solved.x, solved.converged

@@ -6,6 +6,7 @@ import numpy as np
 
 from scaling_jax.laws.fitting import problem
 from scaling_jax.laws.form import NotTestable
+from scaling_jax.laws.profile import straight
 
 DEGENERATE = 0.2  # share of resamples without a degree of freedom from which on a bootstrap says nothing
 
@@ -71,22 +72,12 @@ def deletions(found, clusters=None):
 
 
 def refit(found, weights):
-    """The law refitted under B sets of row weights [B, n]: ({name: [B]}, converged [B]).
-
-    Each starts from the fit; where a scale sits at zero, where it has no slope to leave by, from a start with a little of it too.
-    """
-    task = problem(found)
+    """The law refitted under B sets of row weights [B, n]: ({name: [B]}, converged [B]). Each starts from the fit."""
+    task = straight(found)
     x = task.encode(np.array([[found.params[name] for name in task.form.params]]))
     solved = task.minimise(np.repeat(x, len(weights), 0), weights)
-    best, objective, converged = solved.x, solved.objective, solved.converged
-    low, _ = task.box
-    if (stuck := task.free & task.logarithmic & (x[0] <= low + 1)).any():
-        revived = _revived(found, task, x, stuck)
-        again = task.minimise(np.repeat(revived, len(weights), 0), weights)
-        better = again.objective < objective
-        best, converged = np.where(better[:, None], again.x, best), np.where(better, again.converged, converged)
-    values = task.decode(best)
-    return {name: values[:, i] for i, name in enumerate(task.form.params)}, converged & np.isfinite(objective)
+    values = task.decode(solved.x)
+    return {name: values[:, i] for i, name in enumerate(task.form.params)}, solved.converged & np.isfinite(solved.objective)
 
 
 def codes(labels, n):
@@ -106,15 +97,3 @@ def _distinct(task, weights):
     for row, one in enumerate(which):
         held[:, one] |= weights[:, row] > 0
     return held.sum(1)
-
-
-def _revived(found, task, x, stuck):
-    """x with each scale that sits at zero at a hundredth of the target instead."""
-    out = x.copy()
-    for i in np.flatnonzero(stuck):
-        one = x.copy()
-        one[0, i] = 0.0  # the scale at 1: how much of the prediction that is says what a hundredth is
-        _, slopes = task.residual(one)
-        size = float(np.abs(slopes[0][:, i]).max()) or 1.0
-        out[0, i] = np.log(0.01 / size) if task.loss != "lsq" else np.log(0.01 * np.abs(task.points.target).max() / size)
-    return out

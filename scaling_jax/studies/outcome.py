@@ -31,7 +31,7 @@ def write(study, state, done, workdir, title, scale, corpus, clock, ablation=Non
     frame, cells = studies.rows(study, state, done)
     data = Data(frame, cells) if len(frame) else None
     verdicts = judge(study, data)
-    found = estimates(study, data)
+    found = estimates(study, data) + reported(state, done)
     laws = fit_laws(study, data)
     frame.drop(columns=["runs", "team"], errors="ignore").to_csv(workdir / "rows.csv", index=False)
     provenance = provenance_of(corpus, ablation)
@@ -89,6 +89,18 @@ def estimates(study, data):
             entry["reason"] = str(error)
         out.append(entry)
     return out
+
+
+def reported(state, done):
+    """Estimates that simulations of the test stages bring with intervals of their own: metrics["estimates"], dicts of text, value, ci95, n, unit."""
+    units = {
+        unit.identity: unit
+        for group in done.values()
+        for unit in group
+        if unit.kind == "simulate" and unit.config.seed < studies.TUNING_SEED
+    }
+    empty = {"unit": "", "ci95": None, "n": 0, "paper_value": None, "reason": ""}
+    return [{**empty, **one} for identity in units for one in state.results[identity].get("estimates", ())]
 
 
 def fit_laws(study, data):

@@ -1,7 +1,7 @@
 """The stratified bootstrap: intervals of any statistic of a table of runs on tasks, each task's runs resampled by themselves.
 
-With few runs per task a bootstrap of one task covers too little (75% at three), but many tasks make up for it: the error of an
-aggregate is an average over tasks. How much they make up is measured in experiments/statistics/precipice, not assumed.
+It takes the spread of n runs for (n - 1) / n of what it is, however many tasks there are: a 95% interval of a mean over many tasks
+covers P(|Z| < 1.96 sqrt((n - 1) / n)), 89% at three runs per task and 94% at ten; of one task alone, 75% at three.
 Every draw comes from the seed given: one seed, one result, whatever the size of the chunks that are resampled at once.
 Source: Agarwal et al. 2021, arXiv:2108.13264, section 4 and appendix A.5; Efron 1987 for BCa.
 """

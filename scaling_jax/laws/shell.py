@@ -51,7 +51,7 @@ def add_parsers(commands):
     two.add_argument("--score", action="store_true", help="FIT.json is a sealed prediction: compare it with what was observed")
     two.add_argument("--observed", metavar="VALUE,...", help="what the run, or runs, gave")
     two.add_argument(
-        "--register", metavar="FILE", help="register of scored predictions, appended to; default: register.jsonl beside the seal"
+        "--register", metavar="FILE", help="register of sealed and scored predictions, appended to; default: register.jsonl beside the seal"
     )
     two.set_defaults(command=predict, quick=True)
 
@@ -235,11 +235,11 @@ def _seal(args, console, found, places):
 
     if len(places) > 1:
         raise ConfigError("--at: a seal holds one forecast; seal each of them by itself")
-    sealed = seal.seal(found, places[0], args.seal)
-    console.print(
-        f"sealed in {args.seal}: {found.form.y} {sealed['forecast']['value']:.5g}, 95% band of a new run {span(*sealed['forecast']['run95'])}"
-    )
-    console.print(f"digest {sealed['digest']}")
+    law = _entry(args)["law"]
+    register = args.register or Path(args.seal).with_name("register.jsonl")
+    sealed = seal.seal(found, places[0], args.seal, law=law, register=register)
+    console.print(f"sealed in {args.seal}: {found.form.y} {sealed.predicted:.5g}, 95% band of a new run {span(*sealed.band)}")
+    console.print(f"listed in {register}; sha256 {sealed.sha256}, publish it for others to believe the date", soft_wrap=True)
     console.print(f"next, when the run is in: scaling-jax predict {shlex.quote(str(args.seal))} --score --observed VALUE")
     return 0
 

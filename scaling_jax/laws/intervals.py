@@ -118,6 +118,11 @@ def interval(found, quantity, level=0.95, method=None, clusters=None, count=4000
     Raises:
       NotTestable: no degree of freedom, or the points do not determine the parameters.
     """
+    return several(found, [quantity], level, method, clusters, count, seed)[0]
+
+
+def several(found, quantities, level=0.95, method=None, clusters=None, count=4000, seed=0):
+    """`interval` of each of these quantities, from one batch of profiles or one set of refits: a list of Interval."""
     from scaling_jax.laws import profile, resample
 
     method = method or ("profile" if clusters is None else "jackknife")
@@ -129,16 +134,19 @@ def interval(found, quantity, level=0.95, method=None, clusters=None, count=4000
     if clusters is not None:
         clusters = np.asarray(clusters)[found.points.rows]
     params = {name: np.asarray(value) for name, value in found.params.items()}
-    value = float(params[quantity] if isinstance(quantity, str) else quantity(params))
+    values = [float(params[one] if isinstance(one, str) else one(params)) for one in quantities]
     if method == "profile":
-        low, high, se, dof = profile.profile(found, quantity, level)
-        return Interval(value, low, high, se, dof, method)
+        low, high, se, dof = profile.profiles(found, quantities, level)
+        return [Interval(value, *map(float, ends), dof, method) for value, *ends in zip(values, low, high, se, strict=True)]
+    left_out = None if method == "percentile" else resample.deletions(found, clusters)
     if method == "jackknife":
-        return _delete_one(found, quantity, level, value, resample.deletions(found, clusters))
-    drawn = resample.bootstrap(found, count, seed, clusters)
-    left_out = resample.deletions(found, clusters) if method == "bca" else None
-    low, high = quantiles(drawn.of(quantity), value, level, None if left_out is None else _of(left_out, quantity))
-    return Interval(value, low, high, float(np.std(drawn.of(quantity), ddof=1)), len(drawn.of(quantity)) - 1, method)
+        return [_delete_one(found, one, level, value, left_out) for one, value in zip(quantities, values, strict=True)]
+    drawn, out = resample.bootstrap(found, count, seed, clusters), []
+    for one, value in zip(quantities, values, strict=True):
+        draws = drawn.of(one)
+        low, high = quantiles(draws, value, level, None if left_out is None else _of(left_out, one))
+        out.append(Interval(value, low, high, float(np.std(draws, ddof=1)), len(draws) - 1, method))
+    return out
 
 
 def _answerable(found):
@@ -204,7 +212,7 @@ def band(found, columns, level=0.95, kind="law"):
     task = problem(found)
     count = len(next(iter(inputs.values())))
     _answerable(found)
-    laws = [_law_at(found.form, {name: values[j : j + 1] for name, values in inputs.items()}) for j in range(count)]
+    laws = [law_at(found.form, {name: values[j : j + 1] for name, values in inputs.items()}) for j in range(count)]
     low, high, se, dof = profile.profiles(found, laws, level)
     value, dof = found.predict(inputs), np.full(count, dof)
     if kind == "run":
@@ -221,7 +229,7 @@ def band(found, columns, level=0.95, kind="law"):
     return Interval(value, low, high, se, dof, "profile")
 
 
-def _law_at(form, columns):
+def law_at(form, columns):
     """The law at one point, as a function of its parameters."""
     return lambda p: np.reshape(form.function(p, columns), np.shape(next(iter(p.values()))))
 

@@ -227,3 +227,27 @@ def test_isoflop(capsys, tmp_path):
     frame.assign(loss=forms.chinchilla.predict(TRUTH, frame) * noise).to_csv(path, index=False)
     code, out, _ = run(capsys, "fit", path, "--isoflop")
     assert code == 0 and "2 parabolas" in out and "3 law" in out and "bias" in out
+
+
+def test_which_run_next(capsys, points, tmp_path):
+    file, candidates = tmp_path / "fit.json", tmp_path / "candidates.csv"
+    fit_it(capsys, points, f"--json={file}")
+    pd.DataFrame({"params": [1e7, 1e8, 1e9], "tokens": [1e10, 1e10, 1e9]}).to_csv(candidates, index=False)
+    code, out, _ = run(capsys, "predict", file, "--at", "params=70B,tokens=1.4T", f"--next={candidates}")
+    assert code == 0 and "narrows the interval of loss at params = 7e+10, tokens = 1.4e+12" in out and "narrower by" in out
+    assert run(capsys, "predict", file, "--of=E", f"--next={candidates}")[0] == 0
+    code, _, err = run(capsys, "predict", file, "--of=e", f"--next={candidates}")
+    assert code == 2 and "--of=e: chinchilla has fitted E" in err
+
+
+def test_a_sealed_prediction(capsys, points, tmp_path):
+    file, seal = tmp_path / "fit.json", tmp_path / "forecast.json"
+    fit_it(capsys, points, f"--json={file}")
+    code, out, _ = run(capsys, "predict", file, "--at", "params=70B,tokens=1.4T", f"--seal={seal}")
+    assert code == 0 and "sha256" in out
+    code, out, _ = run(capsys, "predict", seal, "--score", "--observed=1.95")
+    assert code == 0 and "in the band" in out or "outside" in out
+    code, _, err = run(capsys, "predict", file, "--at", "params=70B,tokens=1.4T", f"--seal={seal}")
+    assert code == 2 and "forecast.json" in err
+    seal.write_text(seal.read_text().replace('"E"', '"F"', 1))
+    assert run(capsys, "predict", seal, "--score", "--observed=1.95")[0] == 2

@@ -5,8 +5,11 @@ papers' names. Losses are in nats per token; params (N) are parameters, tokens (
 streams (P) parallel streams, compute (C) FLOPs unless a form says otherwise, samples (k) attempts per problem.
 """
 
+import dataclasses
+
 import numpy as np
 
+from scaling_jax.laws import implicit
 from scaling_jax.laws.form import Form
 
 INF = np.inf
@@ -157,59 +160,47 @@ critical_batch = Form(
 
 batch_tradeoff = Form(
     name="batch_tradeoff",
-    equation="(S / S_min - 1) (T / T_min - 1) = 1: tokens T = T_min / (1 - S_min / S) to one loss; B_crit = T_min / S_min",
-    inputs=("steps",),
+    equation="(S / S_min - 1) (T / T_min - 1) = 1 with T = S B: steps S = S_min + T_min / B to one loss; B_crit = T_min / S_min",
+    inputs=("batch",),
     params=("S_min", "T_min"),
-    function=lambda p, x: p["T_min"] * (x["steps"] + p["S_min"]) / x["steps"],
+    function=lambda p, x: p["S_min"] + p["T_min"] / x["batch"],
     bounds={"S_min": POSITIVE, "T_min": POSITIVE},
-    y="tokens",
+    linear=("S_min", "T_min"),
+    y="steps",
     loss="log",
     source="arXiv:1812.06162, eq. 2.11",
 )
 
 
-def _trajectory(p, x):
-    """L of `trajectory`: the fixed point of L = g(L), g falling, by Newton's steps from above; complex parameters give its derivatives."""
-    floor = _power(p["N_c"] / x["params"], p["alpha_N"])
-    run = p["S_c"] / x["steps"]
-    noise, rate = p["B_star"] / x["batch"], 1 / p["alpha_B"]
-    # in u = ln(L - floor): h(u) = u - alpha_S ln(run (1 + noise L^-rate)) rises with slope above 1, so Newton's steps settle
-    u = p["alpha_S"] * np.log(run)
-    for _ in range(TRAJECTORY_STEPS):
-        excess = np.exp(u)
-        loss = floor + excess
-        share = noise * _power(loss, -rate)
-        value = u - p["alpha_S"] * np.log(run * (1 + share))
-        slope = 1 + p["alpha_S"] * rate * share / (1 + share) * excess / loss
-        u = u - value / slope
-    return floor + np.exp(u)
-
-
-TRAJECTORY_STEPS = 12  # Newton's steps, quadratic once near: 8 reach the last digit over twelve decades of S and B
+_TRAJECTORY_BOUNDS = {
+    "N_c": POSITIVE,
+    "alpha_N": (0.005, 2.0),
+    "S_c": POSITIVE,
+    "alpha_S": (0.05, 5.0),
+    "B_star": POSITIVE,
+    "alpha_B": (0.02, 5.0),
+}
 trajectory = Form(
     name="trajectory",
     equation="L = (N_c / N)^alpha_N + (S_c / S (1 + B_star / (B L^(1 / alpha_B))))^alpha_S, L on both sides; B in tokens per step",
     inputs=("params", "steps", "batch"),
-    params=("N_c", "alpha_N", "S_c", "alpha_S", "B_star", "alpha_B"),
-    function=_trajectory,
-    bounds={
-        "N_c": POSITIVE,
-        "alpha_N": (0.005, 2.0),
-        "S_c": POSITIVE,
-        "alpha_S": (0.05, 5.0),
-        "B_star": POSITIVE,
-        "alpha_B": (0.02, 5.0),
-    },
-    starts={
-        "N_c": (1e4, 1e9, 1e14),
-        "alpha_N": (0.05, 0.2),
-        "S_c": (30.0, 3e3),
-        "alpha_S": (0.4, 0.8),
-        "B_star": (1e3, 1e6, 1e9),
-        "alpha_B": (0.2, 0.6),
-    },
+    params=tuple(_TRAJECTORY_BOUNDS),
+    function=implicit.loss,
+    partials=implicit.partials,
+    bounds=_TRAJECTORY_BOUNDS,
+    starts=implicit.STARTS,
     loss="log",
     source="arXiv:2001.08361, eq. 1.6 with 5.4; arXiv:2403.06563, the whole trajectory at any batch size",
+)
+
+trajectory_floor = dataclasses.replace(
+    trajectory,
+    name="trajectory_floor",
+    equation="L = E + (N_c / N)^alpha_N + (S_c / S (1 + B_star / (B L^(1 / alpha_B))))^alpha_S, L on both sides; B in tokens per step",
+    params=("E", *trajectory.params),
+    bounds={"E": POSITIVE, **trajectory.bounds},
+    starts={"E": lambda x: (0.1, 1.0), **implicit.STARTS},
+    source="the form `trajectory` with the entropy of the text, which arXiv:2001.08361 leaves out; compare arXiv:2203.15556, eq. 2",
 )
 
 

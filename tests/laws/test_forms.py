@@ -38,7 +38,7 @@ WORLDS = {
         {"N_c": 6.5e13, "alpha_N": 0.077, "S_c": 2.1e3, "alpha_S": 0.76},
     ),
     "critical_batch": ({"loss": np.linspace(1.5, 6, 10)}, {"B_star": 2.1e8, "alpha_B": 0.21}),
-    "batch_tradeoff": ({"steps": np.geomspace(1200, 1e5, 6)}, {"S_min": 1e3, "T_min": 1e9}),
+    "batch_tradeoff": ({"batch": np.geomspace(1e5, 1e7, 6)}, {"S_min": 1e3, "T_min": 1e9}),
     "trajectory": (
         {
             "params": np.repeat(sizes[:3], 24),
@@ -46,6 +46,14 @@ WORLDS = {
             "batch": np.tile(np.repeat([1e5, 1e6, 1e7], 8), 3),
         },
         {"N_c": 8.8e13, "alpha_N": 0.076, "S_c": 2.1e3, "alpha_S": 0.76, "B_star": 2.1e8, "alpha_B": 0.21},
+    ),
+    "trajectory_floor": (
+        {
+            "params": np.repeat(sizes[:5], 24),
+            "steps": np.tile(np.geomspace(1e3, 1e5, 8), 15),
+            "batch": np.tile(np.repeat([1e5, 1e6, 1e7], 8), 5),
+        },
+        {"E": 1.6, "N_c": 1e6, "alpha_N": 0.3, "S_c": 2.1e3, "alpha_S": 0.76, "B_star": 2.1e8, "alpha_B": 0.21},
     ),
     "qat_fraction": ({"params": sizes, "tokens": 40 * sizes, "bits": np.array([1.0, 2, 4, 6, 2, 4])}, {"a": 6.7297}),
     "sparsing_relu": ({"tokens": np.geomspace(1e9, 8e11, 12)}, {"alpha": 0.449, "b": -3.05, "c": 0.286, "A_0": 0.0674}),

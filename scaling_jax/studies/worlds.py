@@ -53,7 +53,17 @@ def _train(world, unit, seed):
     own, *rest = rng.standard_normal(1 + 3)
     truth, common = world.loss(unit.config), world.shared**0.5 * own
     noise = dict(zip(("train", "tune", "test"), world.noise * (common + (1 - world.shared) ** 0.5 * np.array(rest)), strict=True))
-    return {f"{split}/loss": float(truth + noise[split]) for split in ("train", *unit.config.train.evaluate)}
+    metrics = {f"{split}/loss": float(truth + noise[split]) for split in ("train", *unit.config.train.evaluate)}
+    if every := unit.config.train.evaluate_every:
+        metrics["evaluations"] = _evaluations(world, unit.config, every, noise)
+    return metrics
+
+
+def _evaluations(world, run, every, noise):
+    """The trajectory of a planted run: at step s the loss of the run that ends there, with this run's noise."""
+    steps = sorted({*range(every, run.train.steps + 1, every), run.train.steps})
+    truths = [world.loss(replace(run, train=replace(run.train, steps=step))) for step in steps]
+    return {"step": steps} | {f"{split}/loss": [float(truth + noise[split]) for truth in truths] for split in run.train.evaluate}
 
 
 def _simulate(world, unit, seed):

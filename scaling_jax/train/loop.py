@@ -30,7 +30,8 @@ def train(runs, corpus, workdir, progress, name="run"):
     `runs/<identity>/{config.json,trajectory/,timings.jsonl,params/,result.json}`; result.json comes last and
     marks the run as done.
     Returns:
-      {identity: metrics}: the last training loss and every split's loss, nats per token.
+      {identity: metrics}: the last training loss and every split's loss, nats per token; where train.evaluate_every is set, also
+      "evaluations", as trajectory.evaluations gives them.
     """
     ids = [cfg.identity(run, corpus) for run in runs]
     first, steps = runs[0], runs[0].train.steps
@@ -75,6 +76,8 @@ def train(runs, corpus, workdir, progress, name="run"):
         for folder, writer, member, metrics in zip(folders, writers, members.split(state, how), results, strict=True):
             checkpoint.save_params(folder / "params", member.params)
             writer.seal(steps)
+            if first.train.evaluate_every and first.train.evaluate:
+                metrics["evaluations"] = trajectory.evaluations(folder, first.train.evaluate)
             trajectory.write_result(folder, "train", metrics)
     return dict(zip(ids, results, strict=True))
 

@@ -62,7 +62,18 @@ def read(run):
     """
     import pandas as pd
 
-    folder = Path(run) / "trajectory"
+    return pd.DataFrame(_lines(Path(run) / "trajectory"))
+
+
+def evaluations(run, splits):
+    """Where along a run directory's trajectory its `splits` were evaluated, and what they gave: {"step": [...], "test/loss": [...]}."""
+    names = [f"{split}/loss" for split in splits]
+    lines = [line for line in _lines(Path(run) / "trajectory") if all(name in line for name in names)]
+    return {name: [line[name] for line in lines] for name in ("step", *names)}
+
+
+def _lines(folder):
+    """What was logged, {"step": ..., metric: ...} in the order of steps, of sealed segments whose checksums hold and of the open one."""
     lines = {}
     for segment in _manifest(folder):
         path = folder / segment["name"]
@@ -74,7 +85,7 @@ def read(run):
         for line in path.read_text(encoding="utf-8").splitlines():
             values = json.loads(line)
             lines.setdefault(values["step"], {}).update(values)
-    return pd.DataFrame([lines[step] for step in sorted(lines)])
+    return [lines[step] for step in sorted(lines)]
 
 
 def write_result(folder, kind, metrics):

@@ -96,6 +96,21 @@ def test_killed_anywhere_it_resumes_to_the_same_bits(whole, tmp_path, at):
     assert all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
+def test_evaluations_along_the_way_are_part_of_the_result(whole, tmp_path):
+    """Those of before a kill too; the last is the run's own, and asking for them changes nothing else."""
+    _, results, identity = whole
+    run, corpus = bound(**{"train.evaluate_every": 10})
+    assert cfg.identity(run, corpus) == identity, "when a run is evaluated is recorded, not hashed"
+    with pytest.raises(Stop):
+        loop.train([run], corpus, tmp_path, Killer(20))
+    metrics = dict(loop.train([run], corpus, tmp_path, Progress(quiet=True))[identity])
+    assert loop.result(tmp_path, identity) == metrics
+    along = metrics.pop("evaluations")
+    assert metrics == results[identity] and along["step"] == [10, 20, 24]
+    assert [along[f"{split}/loss"][-1] for split in ("tune", "test")] == [metrics[f"{split}/loss"] for split in ("tune", "test")]
+    assert along["test/loss"][0] > along["test/loss"][-1] and len(along["tune/loss"]) == 3
+
+
 def test_a_member_of_a_cohort_is_a_lone_run_to_the_bit(whole, tmp_path):
     _, results, identity = whole
     leaves = [{}, {"seed": 4, "optimizer.learning_rate": 0.01}, {"data.unique_tokens": 128}]

@@ -149,7 +149,7 @@ def _simulate(workdir, units, state, progress, stage):
     """Runs simulations one after another; a line says how many and how long."""
     begin = time.perf_counter()
     for i, unit in enumerate(units):
-        progress.say(f"{stage.name}: simulation {i + 1} of {len(units)}, {simulations.name(unit)}")
+        progress.say(f"{stage.name}: simulation {i + 1} of {len(units)}" + "".join(f", {name} {value}" for name, value in unit.labels))
         state.results[unit.identity] = simulations.run(unit, workdir)
     if units:
         progress.print(f"{stage.name}: {len(units)} simulations  ({time.perf_counter() - begin:.1f} s)")

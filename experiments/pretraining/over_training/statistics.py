@@ -1,0 +1,233 @@
+"""Over-training, what is measured: errors of laws on runs they have not seen, and how parallel the lines of constant M are."""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from scaling_jax.laws import fitting, forms
+from scaling_jax.laws.form import NotTestable
+from scaling_jax.studies.claims import permute
+
+from .published import compute_power
+
+OWN = ("cheap", "held_out")
+ETAS = np.geomspace(0.01, 1.5, 200)
+
+
+def own(data, use=None):
+    """Our own runs, or those of one use: "fit", "held out"."""
+    part = data.where(stage=OWN) if use is None else data.where(stage=OWN, use=use)
+    if not len(part):
+        raise NotTestable("the runs this needs were not trained")
+    return part
+
+
+def own_law(data):
+    """L(C, M) fitted to the cheap runs: a Fit."""
+    part = own(data, "fit")
+    return fitting.fit(forms.over_training, {name: part[name] for name in ("params", "tokens", "loss")})
+
+
+def own_rival(data):
+    """The line through the cheap runs at the smallest M, against compute alone: a Fit."""
+    part = own(data, "fit")
+    part = part.where(multiplier=part["multiplier"].min())
+    return fitting.fit(compute_power, {name: part[name] for name in ("compute", "loss")})
+
+
+def own_errors(data, law):
+    """|predicted / measured - 1| of the mean loss of every held-out cell."""
+    part, out = own(data, "held out"), []
+    for cell in dict.fromkeys(zip(part["size"].tolist(), part["multiplier"].tolist(), strict=True)):
+        here = part.where(size=cell[0], multiplier=cell[1])
+        predicted = law.predict({name: here[name][:1] for name in law.form.inputs})
+        out.append(abs(float(predicted[0]) / here.mean() - 1))
+    return np.array(out)
+
+
+def own_error(data):
+    """Mean relative error of the law over held-out cells."""
+    return float(own_errors(data, own_law(data)).mean())
+
+
+def own_gain(data):
+    """Mean relative error of the rival minus that of the law, over held-out cells."""
+    return float(own_errors(data, own_rival(data)).mean()) - own_error(data)
+
+
+def paper(data, **where):
+    """Published runs."""
+    part = data.where(stage="published", **where)
+    if not len(part):
+        raise NotTestable("the published runs were not read")
+    return part
+
+
+def relative(part, predicted, measured):
+    """Mean of |predicted / measured - 1| over the rows."""
+    return float(np.mean(np.abs(part[predicted] / part[measured] - 1)))
+
+
+def loss_error(data):
+    """Mean relative error of the loss law over published held-out runs."""
+    return relative(paper(data, use="held out"), "predicted", "loss")
+
+
+def loss_gain(data):
+    """The same of the line through M = 20, minus that of the law."""
+    return relative(paper(data, use="held out"), "rival", "loss") - loss_error(data)
+
+
+def task_error(data):
+    """Mean relative error of the predicted average top-1 error over published held-out runs; the loss is predicted, too."""
+    return relative(paper(data, error_held_out=1), "predicted_error", "error")
+
+
+def task_gain(data):
+    """The same of a law in compute alone, minus that."""
+    return relative(paper(data, error_held_out=1), "rival_error", "error") - task_error(data)
+
+
+def own_unevenness(data):
+    """Root mean square of s_M / mean(s) - 1 over our lines of constant M, s_M the slope of ln(L - E) against ln C."""
+    return float(np.sqrt(np.mean(_slopes(own(data)) ** 2)))
+
+
+def paper_unevenness(data):
+    """The same over the published lines with M of 20 or more, all training sets."""
+    part = paper(data, over_trained=1)
+    return float(
+        np.sqrt(np.mean(np.concatenate([_slopes(part.where(train_set=one)) ** 2 for one in dict.fromkeys(part["train_set"].tolist())])))
+    )
+
+
+def _slopes(part):
+    """s_M / mean(s) - 1 of every M with two sizes or more."""
+    params, tokens, loss = (np.asarray(part[name], np.float64) for name in ("params", "tokens", "loss"))
+    if not np.isfinite(loss).all():
+        raise NotTestable("loss is nan in some rows: a run diverged")
+    above = loss - floor(params, tokens, loss)
+    if not above.min() > 0:
+        raise NotTestable("the floor of the law lies above some loss")
+    y, x, multiplier, found = np.log(above), np.log(params * tokens), part["multiplier"], []
+    for one in sorted(set(multiplier.tolist())):
+        here = multiplier == one
+        centred = x[here] - x[here].mean()
+        if len(set(params[here].tolist())) > 1:
+            found.append((centred * y[here]).sum() / (centred**2).sum())
+    if len(found) < 2:
+        raise NotTestable("fewer than two lines of constant M with two sizes each")
+    return np.array(found) / np.mean(found) - 1
+
+
+def floor(params, tokens, loss):
+    """E >= 0 of the least-squares fit of forms.over_training, by variable projection: linear in E, a, b at every eta of a grid.
+
+    The least residual over the grid, and the parabola in ln eta through it and its neighbours. A null test fits thousands of times, and
+    moves losses only: the projections are kept.
+    """
+    bases, raise_ = _projections(tuple(params.tolist()), tuple(tokens.tolist()))
+    inside = np.einsum("enp,n->ep", bases, loss)
+    explained = (inside**2).sum(1)
+    best = int(explained.argmax())
+    if best in (0, len(ETAS) - 1):
+        raise NotTestable("the exponent of the law is at the end of its range")
+    left, here, right = explained[best - 1 : best + 2]
+    shift = 0.5 * (left - right) / (left - 2 * here + right)
+    return max(0.0, float(np.linalg.lstsq(raise_(ETAS[best] * (ETAS[1] / ETAS[0]) ** shift), loss, rcond=None)[0][0]))
+
+
+@functools.lru_cache(maxsize=64)
+def _projections(params, tokens):
+    """Orthonormal bases [eta, n, 3] of what the law can say at each eta, and the function eta -> its columns [n, 3]."""
+    size, data = (np.log(np.array(values) / np.exp(np.mean(np.log(values)))) for values in (params, tokens))
+
+    def columns(eta):
+        eta = np.asarray(eta)[..., None]
+        return np.stack(np.broadcast_arrays(np.ones(1), np.exp(-2 * eta * size), np.exp(-2 * eta * data)), axis=-1)
+
+    return np.linalg.qr(columns(ETAS))[0], columns
+
+
+@dataclass(frozen=True)
+class SwapPredictors:
+    """The null of a comparison of two predictors: for all held-out runs of one size and training set at once, which one said what.
+
+    Errors of one size have a common part, so they change places together.
+    """
+
+    first: str
+    second: str
+    chosen: tuple
+
+    def describe(self):
+        return f"what {self.first} and {self.second} say of each size and training set"
+
+    def arrangements(self, data):
+        return 2 ** len(set(self._blocks(data)[1].tolist()))
+
+    def __call__(self, data, rng):
+        mask, block = self._blocks(data)
+        swap = np.zeros(len(data), bool)
+        swap[mask] = (rng.random(int(block.max()) + 1) < 0.5)[block]
+        first, second = data[self.first], data[self.second]
+        return data.replace(self.first, np.where(swap, second, first)).replace(self.second, np.where(swap, first, second))
+
+    def _blocks(self, data):
+        """Which rows may change places [n] bool, and the block [rows] of each."""
+        name, value = self.chosen
+        mask = (data["stage"] == "published") & (data[name] == value)
+        keys = [f"{one} {size}" for one, size in zip(data["train_set"][mask].tolist(), data["size"][mask].tolist(), strict=True)]
+        return mask, np.unique(keys, return_inverse=True)[1]
+
+
+# Runs of one size might as well have seen each other's numbers of tokens: nothing is learnt from M.
+OWN_M = permute(
+    "multiplier", within="size", where={"stage": OWN, "use": "fit"}, moves="loss", text="values of M of the cheap runs of each size"
+)
+OWN_LINES = permute("multiplier", within="size", where={"stage": OWN}, moves="loss", text="values of M of the runs of each size")
+PAPER_LINES = permute(
+    "multiplier",
+    within=("train_set", "size"),
+    where={"stage": "published", "over_trained": 1},
+    moves="loss",
+    text="values of M of each size and training set",
+)
+PAPER_M = permute(
+    "multiplier",
+    within=("train_set", "size"),
+    where={"stage": "published", "use": "held out"},
+    moves="loss",
+    text="values of M of held-out runs of each size and training set",
+)
+PAPER_TASKS = permute(
+    "multiplier",
+    within=("train_set", "size"),
+    where={"stage": "published", "error_held_out": 1},
+    moves="error",
+    text="values of M of held-out runs of each size and training set",
+)
+# Runs of equal compute might as well have exchanged sizes: then a line in compute says all there is to say.
+EQUAL_COMPUTE = permute("size", within="rung", where={"stage": OWN}, moves="loss", text="sizes of runs of about equal compute")
+LOSS_PREDICTORS = SwapPredictors("predicted", "rival", ("use", "held out"))
+TASK_PREDICTORS = SwapPredictors("predicted_error", "rival_error", ("error_held_out", 1))
+
+
+def eta(data):
+    """The exponent of the law fitted to our cheap runs."""
+    return own_law(data)["eta"]
+
+
+def limit(data):
+    """E of the law fitted to our cheap runs."""
+    return own_law(data)["E"]
+
+
+def headline(train_set, size, multiplier, predicted="predicted", measured="loss"):
+    """A statistic: the relative error of one published run, in percent."""
+
+    def statistic(data):
+        return 100 * relative(paper(data, train_set=train_set, size=size, multiplier=multiplier), predicted, measured)
+
+    return statistic

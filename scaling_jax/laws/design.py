@@ -143,7 +143,7 @@ def _directions(found, inputs, quantity):
     r, slopes = task.residual(x)
     s2, _ = profile.scale(task, x, freedom)
     # a residual beyond Huber's delta pulls and does not bend: the mean of psi' is what one run adds to H
-    bend = 1.0 if np.isinf(task.delta) else profile.slope_of_psi(r[0], task.points.weights, task.delta)
+    bend = 1.0 if np.isinf(task.delta) else profile.slope_of_psi(r[0], task.points.weights, task.delta, found.n - freedom)
     slope = profile.gradient(profile.of(task, quantity), x, task)[0, inside]
     if not np.isfinite(slope).all() or not slope.any():
         raise NotTestable(

@@ -8,6 +8,7 @@ from scaling_jax.laws.fitting import problem
 from scaling_jax.laws.form import NotTestable
 from scaling_jax.laws.profile import straight
 
+FEWEST = 5  # rows or clusters: with four, every 256th resample is one of them over and over, and a 95% interval wants rarer ones
 DEGENERATE = 0.2  # share of resamples without a degree of freedom from which on a bootstrap says nothing
 
 
@@ -15,7 +16,7 @@ DEGENERATE = 0.2  # share of resamples without a degree of freedom from which on
 class Resamples:
     """Refits of one law: `samples` name -> float64 [B], of the resamples that had a degree of freedom and converged.
 
-    drawn: resamples asked for. degenerate: share of them with too few distinct inputs to fit. lost: share that did not converge.
+    groups: rows or clusters that were drawn from. drawn: resamples asked for. degenerate: share of them with too few distinct inputs to fit. lost: share that did not converge.
     """
 
     samples: dict
@@ -23,6 +24,7 @@ class Resamples:
     degenerate: float
     lost: float
     seed: int
+    groups: int
 
     def of(self, quantity):
         """The quantity's draws [B]: a parameter's, or a function's of {name: array}."""
@@ -38,12 +40,17 @@ def bootstrap(found, count=4000, seed=0, clusters=None):
     Args:
       clusters: label of each row's cluster [n, in the order of found.points]; whole clusters are drawn, as where rows share a run.
     Raises:
-      NotTestable: a fifth of the resamples or more have too few distinct inputs: there are too few rows, use the profile.
+      NotTestable: fewer than five rows or clusters, use the jackknife; or a fifth of the resamples or more have too few distinct inputs:
+        there are too few rows, use the profile.
     Source: Efron 1979; refits start from the fit, and every one is followed to the end of its digits (see solve.py).
     """
     task = problem(found)
     group = np.arange(found.n) if clusters is None else codes(clusters, found.n)
     most = int(group.max()) + 1
+    if most < FEWEST:
+        raise NotTestable(
+            f"{most} {'rows' if clusters is None else 'clusters'} are too few for a bootstrap, it takes {FEWEST}; use the jackknife"
+        )
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(most, np.full(most, 1 / most), count).astype(np.float64)[:, group]
     enough = _distinct(task, drawn) > int(task.free.sum())
@@ -53,7 +60,9 @@ def bootstrap(found, count=4000, seed=0, clusters=None):
             f"{degenerate:.0%} of resamples have too few distinct inputs to fit {found.form.name}: {most} rows or clusters are too few for a bootstrap; use the profile interval"
         )
     samples, converged = refit(found, drawn[enough] * task.points.weights)
-    return Resamples({name: values[converged] for name, values in samples.items()}, count, degenerate, 1 - float(converged.mean()), seed)
+    return Resamples(
+        {name: values[converged] for name, values in samples.items()}, count, degenerate, 1 - float(converged.mean()), seed, most
+    )
 
 
 def deletions(found, clusters=None):

@@ -85,7 +85,7 @@ def _one_fit(args, console, form, name, part, fixed):
     if {"alpha", "beta", "A", "B"} <= set(form.params) and found.identified:
         exponent = lambda p: p["beta"] / (p["alpha"] + p["beta"])
         try:
-            share = intervals.interval(found, exponent)
+            share = intervals.interval(found, exponent, clusters=clusters)
             rows.append(("N_opt ~ C^a, a", f"{share.value:.4g}", span(share.low, share.high)))
         except NotTestable:
             pass
@@ -106,7 +106,7 @@ def _intervals(args, found, clusters):
     """Ends of every free parameter, bootstrap draws that fit.json keeps, and how the ends were made."""
     if args.bootstrap:
         drawn = resample.bootstrap(found, args.bootstrap, args.seed, clusters)
-        ends = {name: intervals.quantiles(drawn.samples[name], found[name], 0.95) for name in found.free}
+        ends = {name: intervals.quantiles(drawn.samples[name], found[name], 0.95, groups=drawn.groups) for name in found.free}
         few = np.linspace(0, len(drawn.samples[found.form.params[0]]) - 1, min(record.SAMPLES, args.bootstrap)).astype(int)
         lost = drawn.degenerate + drawn.lost
         notes = f"bootstrap, {args.bootstrap} resamples" + (f", {lost:.1%} of them could not be fitted" if lost else "")

@@ -108,6 +108,14 @@ def test_planted_sparsity_curves_give_their_coefficients_back(row):
     assert noisy["A_0"] == pytest.approx(params["A_0"], abs=3e-3)
 
 
+def test_published_sparsity_curves_by_hand():
+    """Table 2 at 100e9 tokens: 0.8B with ReLU, 0.1B with SiLU, from the printed equations."""
+    by_name = {(row["activation"], row["size"]): row for row in ROWS}
+    relu, silu = (float(sparsity.ratio(by_name[key], [1e11])[0]) for key in (("relu", "0.8B"), ("silu", "0.1B")))
+    assert relu == pytest.approx(np.exp(-0.00797 * 100**1.01 - 3.49) + 0.0721, rel=1e-12)
+    assert silu == pytest.approx(0.409 - 0.102 / 100**0.479, rel=1e-12)
+
+
 def test_relu_falls_to_its_limit_and_silu_rises_to_it():
     for row in ROWS:
         ratios, limit = sparsity.ratio(row, np.geomspace(2e9, 1e13, 200)), row["A_0"]

@@ -34,13 +34,13 @@ def accuracies():
 
 
 def optimum(frame, data_set, method=None):
-    """Best accuracy within each budget, over all methods or of one: a Series by context. A larger budget contains the smaller ones.
+    """Best accuracy within each budget, over all methods or of one: a Series by context.
 
     data_set: one of `DATA_SETS`, or "mean": the average of their optima.
     """
     part = frame if method is None else frame[frame["method"] == method]
     names = list(DATA_SETS) if data_set == "mean" else [data_set]
-    return part.groupby("context")[names].max().cummax().mean(axis=1)
+    return part.groupby("context")[names].max().mean(axis=1)
 
 
 def growth(frame, data_set, method=None, most=np.inf):

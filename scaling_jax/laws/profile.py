@@ -115,13 +115,18 @@ def of(task, quantity):
 
 def gradient(q, x, task):
     """dq/dx [B, p] of the coordinates that are free, by central differences, one-sided at the ends of the box."""
+    return _with_gradient(q, x, task)[1]
+
+
+def _with_gradient(q, x, task):
+    """q(x) [B] and its `gradient`, by one call of q."""
     moves, (low, high) = np.flatnonzero(task.free), task.box
     step = np.diag(1e-6 * np.maximum(1.0, np.abs(x).max(0) * 1e-2))[moves, None]
     above, below = np.minimum(x + step, high), np.maximum(x - step, low)  # [moves, B, p]
-    values = q(np.concatenate([above, below]).reshape(-1, x.shape[1])).reshape(2, len(moves), len(x))
+    values = q(np.concatenate([x[None], above, below]).reshape(-1, x.shape[1])).reshape(1 + 2 * len(moves), len(x))
     out = np.zeros_like(x)
-    out[:, moves] = ((values[0] - values[1]) / (above - below)[np.arange(len(moves)), :, moves]).T
-    return out
+    out[:, moves] = ((values[1 : 1 + len(moves)] - values[1 + len(moves) :]) / (above - below)[np.arange(len(moves)), :, moves]).T
+    return values[0], out
 
 
 def scale(task, x, freedom):
@@ -256,13 +261,13 @@ def _u(axis, x):
         return np.log(values) if axis.logarithmic else values
 
 
-def _slope(axis, x, task):
-    """du/dx [B, p]: of a parameter by hand."""
+def _u_and_slope(axis, x, task):
+    """u(x) [B] and du/dx [B, p]: of a parameter by hand."""
     if axis.own is None:
-        return gradient(lambda at: _u(axis, at), x, task)
+        return _with_gradient(lambda at: _u(axis, at), x, task)
     out, value = np.zeros_like(x), axis.q(x)
-    out[:, axis.own] = np.where(task.logarithmic[axis.own], value, 1.0) / (value if axis.logarithmic else 1.0)
-    return out
+    out[:, axis.own] = (value if task.logarithmic[axis.own] else 1.0) / (value if axis.logarithmic else 1.0)
+    return np.log(value) if axis.logarithmic else value, out
 
 
 def _value(axis, u):
@@ -367,7 +372,7 @@ def _pulled(task, sides, begin, goals, noise):
         owner = owners[which]
         for k in np.unique(owner).tolist():
             mine = np.flatnonzero(owner == k)
-            moved[mine], pull[mine] = _u(axes[k], x[mine]), _slope(axes[k], x[mine], task)
+            moved[mine], pull[mine] = _u_and_slope(axes[k], x[mine], task)
         moved, pull = stiff[which] * (moved - target[which]), stiff[which][:, None] * pull
         return np.concatenate([r, moved[:, None]], 1), np.concatenate([slopes, pull[:, None, :]], 1)
 
@@ -375,5 +380,5 @@ def _pulled(task, sides, begin, goals, noise):
     with np.errstate(all="ignore"):
         usable = np.isfinite(residual(begin, np.arange(len(begin)))[0]).all(1)
     begin = np.where(usable[:, None], begin, np.stack([side.here for side in sides]))
-    solved = solve.minimise(residual, begin, low, high, weights, delta, task.free, tolerance=1e-8)
+    solved = solve.minimise(residual, begin, low, high, weights, delta, task.free, tolerance=1e-6)
     return solved.x, solved.converged

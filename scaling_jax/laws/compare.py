@@ -16,10 +16,15 @@ def held_out(laws, data, by, share=0.2, above=None, **options):
       options: of fitting.fit.
     Returns:
       pandas frame indexed by law, best first: fitted, held_out (counts), median_error, worst_error (relative, of the held-out points),
-      log_score (mean log density of the held-out residuals under a normal with the fit's own spread), aic, note.
+      log_score (mean log density of the held-out residuals under a normal with the fit's own spread), aic (nan where the laws are not
+      fitted by one loss: give `loss`), note.
     """
     import pandas as pd
 
+    forms = [as_form(law) for law in laws]
+    if len({form.name for form in forms}) < len(forms):
+        raise ValueError(f"laws: two are called {next(f.name for f in forms if [g.name for g in forms].count(f.name) > 1)!r}; rename one")
+    data, weights = _chosen(data, options.pop("where", None), options.pop("weights", None))
     size = np.asarray(data[by], np.float64)
     if not np.isfinite(size).all():
         raise ValueError(f"{by}: every row needs a finite value to say which are the largest")
@@ -29,12 +34,12 @@ def held_out(laws, data, by, share=0.2, above=None, **options):
         raise NotTestable(f"{int(largest.sum())} of {len(size)} points lie in the part held out by {by}; choose another share or `above`")
     take = lambda mask: {name: np.asarray(data[name])[mask] for name in data}
     small, large, rows = take(~largest), take(largest), {}
-    for law in laws:
-        form = as_form(law)
+    one_loss = options.get("loss") is not None or len({form.loss for form in forms}) == 1
+    for form in forms:
         y = options.get("y") or form.y
         row = {"fitted": int((~largest).sum()), "held_out": int(largest.sum()), "note": ""}
         try:
-            found = fit(form, small, **options)
+            found = fit(form, small, weights=None if weights is None else weights[~largest], **options)
             error = found.predict(large) - np.asarray(large[y], np.float64)
             relative = np.abs(error) / np.abs(np.asarray(large[y], np.float64))
             spread = np.sqrt(
@@ -42,12 +47,20 @@ def held_out(laws, data, by, share=0.2, above=None, **options):
             )
             score = -0.5 * np.mean((error / spread) ** 2) - np.log(spread * np.sqrt(2 * np.pi)) if spread > 0 else float("nan")
             row |= {"median_error": float(np.median(relative)), "worst_error": float(relative.max()), "log_score": float(score)}
-            row |= {"aic": found.aic, "note": "; ".join(found.warnings)}
+            row |= {"aic": found.aic if one_loss else float("nan"), "note": "; ".join(found.warnings)}
         except NotTestable as error:
             row["note"] = str(error)
         rows[form.name] = row
     columns = ["fitted", "held_out", "median_error", "worst_error", "log_score", "aic", "note"]
     return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns).sort_values("median_error")
+
+
+def _chosen(data, where, weights):
+    """The rows of `where` as a mapping, and their weights."""
+    keep = np.ones(len(np.asarray(data[next(iter(data))])), bool)
+    for name, value in (where or {}).items():
+        keep &= np.isin(np.asarray(data[name]), value if isinstance(value, (list, tuple)) else [value])
+    return {name: np.asarray(data[name])[keep] for name in data}, None if weights is None else np.asarray(weights)[keep]
 
 
 def pooled(law, groups, shared):
@@ -63,6 +76,8 @@ def pooled(law, groups, shared):
     origin = {name: name.partition("[")[0] for name in names}
 
     def function(p, columns):
+        if strange := set(np.unique(columns["group"]).tolist()) - set(range(len(groups))):
+            raise ValueError(f"group = {sorted(strange)[0]:g}: expected 0 to {len(groups) - 1}, the positions in {list(groups)}")
         which = [columns["group"] == i for i in range(len(groups))]
         local = {name: p[name] for name in shared}
         for name in own:
@@ -78,7 +93,7 @@ def pooled(law, groups, shared):
         bounds={name: form.bounds[origin[name]] for name in names},
         linear=tuple(name for name in names if origin[name] in form.linear),
         starts={name: form.starts[origin[name]] for name in names if origin[name] in form.starts},
-        positive=False,
+        positive=form.inputs if form.positive is True else form.positive or (),
         loss=form.loss,
         link=form.link,
         y=form.y,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from scaling_jax.laws import projection, solve, starts
-from scaling_jax.laws.form import LOSSES, Form, NotTestable, as_form
+from scaling_jax.laws.form import LOSSES, OWN, Form, NotTestable, as_form
 from scaling_jax.laws.points import TINY, Points, Problem, gather
 
 DELTA = 1e-3  # where Huber's loss of ln y turns from squares to absolute values: arXiv:2203.15556
@@ -19,9 +19,12 @@ FOLLOWED = 24  # starts followed to their minimum, best first
 GLANCED = 30  # steps after which all but the best few are dropped
 GLANCED_AT = 2000  # points that starts are compared on; the best few then see them all
 NOTHING = 1e-9  # a scale whose share in every prediction is smaller is zero
+PULLED = 1e-6  # gradient at a bound, as a cosine, from which on the bound holds the parameter
 BLURRED = 1e-7  # ratio of singular values from which on parameters cannot be told apart
 FARTHEST = 1e300  # objective of a place where the law is not finite
 FAR = 8.0  # robust standard deviations at which a point is named
+SPARE = 6  # points beyond the parameters that it takes to call one of them an outlier
+POOR = 1e-3  # r2 up to which a law is no better than a constant
 KINDS = {"lsq": "least squares", "log": "least squares of logarithms", "huber": "Huber of logarithms"}
 
 
@@ -102,7 +105,7 @@ def problem(found):
     return Problem(found.form, found.points, found.loss, found.delta, found.fixed)
 
 
-def fit(law, data, where=None, fixed=None, weights=None, y=None, loss=None, delta=DELTA, solver="newton"):
+def fit(law, data, where=None, fixed=None, weights=None, y=None, loss=None, delta=DELTA, solver="newton", clusters=None):
     """The fit of `law` to `data`: minimises sum_i w_i rho(link(law(x_i)) - link(y_i)) within the law's bounds.
 
     Args:
@@ -113,6 +116,8 @@ def fit(law, data, where=None, fixed=None, weights=None, y=None, loss=None, delt
       weights: array [n], one per row of data; None weighs all alike, rows of weight 0 do not count.
       y: the column predicted; None: the one the law names, "loss" for most.
       loss: "lsq" (rho = r^2, link = identity), "log" (r^2, ln) or "huber" (Huber's function with `delta`, summed, ln); None: the law's own.
+      clusters: label of each row's cluster, [n], such as its seed where rows of one seed share something: intervals and bands then count
+        clusters, not rows.
       solver: "newton" (solve.py), or "scipy": L-BFGS-B with the same gradients from the same starts, slower, to check the first.
     Raises:
       NotTestable: no degree of freedom (as many distinct inputs as free parameters, or fewer), an input that is the same everywhere and
@@ -121,7 +126,9 @@ def fit(law, data, where=None, fixed=None, weights=None, y=None, loss=None, delt
     form = as_form(law)
     loss, delta = _loss(form, loss, delta)
     fixed = _fixed(form, fixed)
-    points = gather(form, data, where, weights, form.y if y is None else y, loss)
+    points = gather(form, data, where, weights, form.y if y is None else y, loss, clusters)
+    if form.source == OWN and not form.linear:
+        form = replace(form, linear=starts.linear(form, points.columns, points.target))
     distinct = _degrees(form, fixed, points.columns)
     task = Problem(form, points, loss, delta, fixed)
     first = points.columns[form.inputs[0]]
@@ -248,25 +255,28 @@ def _scipy(task, begin):
 
 
 def _identified(task, params):
-    """Whether the points determine every free parameter, and the names of those that they do not."""
-    names = task.form.params
-    x = task.encode(np.array([[params[name] for name in names]]))
-    low, high = task.box
-    inside = task.free & (x[0] > low) & (x[0] < high)  # at a bound a parameter is determined by it
+    """Whether the points determine every free parameter, and the names of those that they do not.
+
+    A parameter at its bound is determined by it where the objective pulls it outwards; where it does not, it counts like any other.
+    """
+    names, w = task.form.params, task.points.weights
+    values = np.array([[params[name] for name in names]])
     with np.errstate(all="ignore"):
-        slopes = task.residual(x)[1][0] * np.sqrt(task.points.weights)[:, None]
-        # a scale at zero has no slope there; one that has none at 1 either is no part of what these points say
-        at_one = task.residual(np.where(inside | ~task.logarithmic, x, 0.0))[1][0]
+        r, slopes = (part[0] for part in task.plain(values))
+        at_one = task.plain(np.where((values == 0) & task.logarithmic, 1.0, values))[1][0]  # a scale at zero hides what it multiplies
     idle = [name for i, name in enumerate(names) if task.free[i] and not (slopes[:, i].any() or at_one[:, i].any())]
     if idle:
         return False, " and ".join(idle)
+    slopes = slopes * np.sqrt(w)[:, None]
     size = np.sqrt((slopes**2).sum(0))
-    inside &= size > np.finfo(float).tiny  # the exponent of a scale at zero
+    pull = np.sqrt(w) * np.clip(r, -task.delta, task.delta)
+    ends = np.array([task.form.bounds[name] for name in names]).T
+    held = ((values[0] <= ends[0]) | (values[0] >= ends[1])) & (np.abs(pull @ slopes) > PULLED * size * np.sqrt(pull @ pull))
+    inside = task.free & ~held & (size > np.finfo(float).tiny)  # no slope: the exponent of a scale at zero
     if not inside.any():
         return True, ""
-    slopes, size = slopes[:, inside], size[inside]
     kept = [name for name, one in zip(names, inside, strict=True) if one]
-    _, singular, directions = np.linalg.svd(slopes / size, full_matrices=False)
+    _, singular, directions = np.linalg.svd(slopes[:, inside] / size[inside], full_matrices=False)
     if singular[-1] > BLURRED * singular[0]:
         return True, ""
     return False, " and ".join(name for name, part in zip(kept, np.abs(directions[-1]), strict=True) if part > 0.2)
@@ -297,6 +307,8 @@ def _warnings(found, blurred):
         out.append("the search did not converge; no figure of it is final")
     if not found.identified:
         out.append(f"these points cannot tell {blurred} apart: other values fit as well")
+    if found.r2 <= POOR and np.ptp(found.points.target) > 1e-9 * np.abs(found.points.target).max():
+        out.append(f"no better than a constant (r2 {found.r2:.2g})")
     for name in found.free:
         for end in form.bounds[name]:
             if np.isfinite(end) and abs(params[name] - end) <= 1e-6 * max(abs(end), 1e-6):
@@ -312,11 +324,27 @@ def _warnings(found, blurred):
 
 
 def _outliers(found):
-    """Names the point that lies farthest off, where it lies too far to be noise: least squares follow it, Huber's loss does not."""
-    residual = np.abs(found.residuals())
-    spread = np.median(residual[residual > 0]) / 0.6745 if (residual > 0).any() else 0.0
-    farthest = int(residual.argmax())
-    if found.n < 8 or not spread > 1e-12 * np.abs(problem(found).link(found.points.target)).max() or residual[farthest] < FAR * spread:
+    """Names the point that lies farthest off a robust fit, where it lies too far to be noise: least squares would follow it.
+
+    The scale is the median of the residuals but for the p smallest: a robust fit of p parameters passes through about p points.
+    """
+    count = len(found.free)
+    if found.n < count + SPARE or (found.form.link is not None and found.loss != "lsq"):
         return []
-    follows = "" if found.loss == "huber" else "; least squares follow it, loss='huber' would not"
+    task = problem(found)
+    x = task.encode(np.array([[found.params[name] for name in found.form.params]]))
+    residual = np.abs(task.residual(x)[0][0])
+    if found.loss != "huber" and count:
+        delta = 0.1 * float(np.median(residual)) or 1e-12
+        robust = replace(task, delta=delta)
+        few = np.argsort(residual)[: max(found.n - found.n // 5, count + 2)]  # started from a fit without the farthest fifth
+        kept = np.zeros(found.n)
+        kept[few] = 1.0
+        begin = task.minimise(x, kept * found.points.weights).x
+        residual = np.abs(task.residual(robust.minimise(begin).x)[0][0])
+    spread = float(np.median(np.sort(residual)[count:])) / 0.6745
+    farthest = int(residual.argmax())
+    if not spread > 1e-9 * np.abs(task.link(found.points.target)).max() or residual[farthest] < FAR * spread:
+        return []
+    follows = "" if found.loss == "huber" else "; least squares follow it" + (", loss='huber' would not" if found.form.link is None else "")
     return [f"row {found.points.rows[farthest]} lies {residual[farthest] / spread:.0f} robust standard deviations off{follows}"]

@@ -11,6 +11,7 @@ import numpy as np
 STEP = 1e-30  # of complex differentiation: no subtraction, so no cancellation however small it is
 NEAR = 1e-6  # of the central differences that check it, relative
 LOSSES = ("lsq", "log", "huber")
+OWN = "the user's own"  # source of a law made of a plain function
 
 
 class NotTestable(ValueError):
@@ -27,7 +28,8 @@ class Form:
         NumPy functions that are analytic (no abs, no comparison of parameters): its derivatives are taken along the imaginary axis.
       bounds: name -> (lowest, highest) of each parameter.
       linear: parameters that the function, after its link, is linear in, all at once: their starts are solved for.
-      positive: whether the inputs and y must lie above zero, as wherever a power or a logarithm is taken of them.
+      positive: whether the inputs and y must lie above zero, as wherever a power or a logarithm is taken of them; or the names of the
+        inputs that must. signed: whether y may be zero or below even so.
       exponent: of the forms `offset + scale * x ** -exponent`, the exponent's name; params then are (offset, scale,
         exponent), inputs is (x,), and a least-squares fit solves the first two in closed form.
       partials: (params, columns) -> (y, {name: dy / dname}), where a hand-written derivative is worth its lines; else None.
@@ -45,7 +47,8 @@ class Form:
     exponent: str | None = None
     source: str = ""
     linear: tuple[str, ...] = ()
-    positive: bool = True
+    positive: bool | tuple = True
+    signed: bool = False
     partials: Callable | None = None
     starts: Mapping = field(default_factory=dict)
     loss: str = "lsq"
@@ -99,6 +102,10 @@ class Form:
                 slopes[..., i] = np.imag(self.function({**named, name: named[name] + 1j * STEP}, columns)) / STEP
         return y, slopes
 
+    def must_be_positive(self, name):
+        """Whether the input `name` must lie above zero."""
+        return name in self.positive if isinstance(self.positive, tuple) else self.positive
+
     def check_derivatives(self, values, columns):
         """Raises ValueError when the derivatives at `values` [B, p] are not those of the function, as of one that takes abs or casts."""
         _, slopes = self.derivatives(values, columns)
@@ -132,7 +139,7 @@ def as_form(law):
     inputs, bounds = [], {}
     for name, argument in inspect.signature(law).parameters.items():
         if argument.kind is argument.KEYWORD_ONLY:
-            bounds[name] = (-np.inf, np.inf) if argument.default is argument.empty else tuple(map(float, argument.default))
+            bounds[name] = (-np.inf, np.inf) if argument.default is argument.empty else _ends(law, name, argument.default)
         else:
             inputs.append(name)
     if not inputs or not bounds:
@@ -147,8 +154,16 @@ def as_form(law):
         function=lambda p, columns: law(*(columns[name] for name in inputs), **p),
         bounds=bounds,
         positive=False,
-        source="the user's own",
+        source=OWN,
     )
+
+
+def _ends(law, name, default):
+    try:
+        low, high = map(float, default)
+    except (TypeError, ValueError):
+        raise ValueError(f"law {law.__name__}: {name} = {default!r}: expected the parameter's bounds (lowest, highest)") from None
+    return low, high
 
 
 def double():

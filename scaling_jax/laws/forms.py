@@ -95,6 +95,7 @@ downstream_error = Form(
     linear=("epsilon", "k"),
     y="error",
     source="arXiv:2403.08540, eq. 5: average top-1 error against loss",
+    signed=True,
 )
 
 parscale = Form(
@@ -198,8 +199,8 @@ trajectory_floor = dataclasses.replace(
     name="trajectory_floor",
     equation="L = E + (N_c / N)^alpha_N + (S_c / S (1 + B_star / (B L^(1 / alpha_B))))^alpha_S, L on both sides; B in tokens per step",
     params=("E", *trajectory.params),
-    bounds={"E": POSITIVE, **trajectory.bounds},
-    starts={"E": lambda x: (0.1, 1.0), **implicit.STARTS},
+    bounds={"E": (0.0, 20.0), **trajectory.bounds},  # with an end it is searched as it is: its logarithm would run to that of zero
+    starts={"E": (0.1, 1.0), **implicit.STARTS},
     source="the form `trajectory` with the entropy of the text, which arXiv:2001.08361 leaves out; compare arXiv:2203.15556, eq. 2",
 )
 
@@ -241,6 +242,7 @@ qat_fraction = Form(
     bounds={"a": (0.0, 100.0)},
     y="fraction",
     source="arXiv:2509.22935: a = 6.7297; share of all tokens that quantisation-aware training should get",
+    signed=True,
 )
 
 sparsing_relu = Form(
@@ -303,6 +305,7 @@ beta_binomial = Form(
     starts={"alpha": (0.05, 0.2, 0.5, 1.5), "beta": (0.5, 2.0, 20.0, 300.0)},
     y="coverage",
     source="arXiv:2502.17578; coverage falls short of 1 like k^-alpha",
+    signed=True,
 )
 
 saturation = Form(
@@ -316,6 +319,7 @@ saturation = Form(
     starts={"p": (0.001, 0.01, 0.05, 0.2, 0.6)},
     y="coverage",
     source="arXiv:2505.20522: N samples or rounds that each succeed with probability p",
+    signed=True,
 )
 
 ALLOCATION_EPS = 0.01  # the paper prints log(theta + eps) and no eps; counts of zero need one
@@ -362,11 +366,12 @@ sigmoid = Form(
     inputs=("compute",),
     params=("R_0", "A", "C_mid", "B"),
     function=lambda p, x: p["R_0"] + (p["A"] - p["R_0"]) / (1 + _power(p["C_mid"] / x["compute"], p["B"])),
-    bounds={"R_0": (-1.0, 1.0), "A": (-1.0, 1.0), "C_mid": POSITIVE, "B": (0.1, 10.0)},
+    bounds={"R_0": (-INF, INF), "A": (-INF, INF), "C_mid": POSITIVE, "B": (0.1, 10.0)},
     starts={"C_mid": lambda x: np.quantile(x["compute"], (0.1, 0.3, 0.5, 0.8)), "B": (0.5, 1.0, 2.0, 4.0)},
     linear=("R_0", "A"),
     y="reward",
     source="arXiv:2510.13786, eq. 1: pass rate against RL compute",
+    signed=True,
 )
 
 languini = Form(

@@ -113,9 +113,8 @@ def interval(found, quantity, level=0.95, method=None, clusters=None, count=4000
       found: a Fit. quantity: a parameter's name, or a function of {name: value or array}: `lambda p: compute_optimal(p, 1e24)[0]`.
       method: "profile" (profile.py; rows independent), "jackknife" (leaves out one row or cluster at a time, t with one degree of
         freedom less than there are; of single rows not with Huber's loss, whose minimum a row too many moves in jumps), "percentile" or
-        "bca" (resample.bootstrap with `count` and `seed`). None: profile, or jackknife where clusters
-        are given. How often each covers at which n: benchmarks/coverage.py.
-      clusters: label of each row's cluster, [n] in the order of the data, such as its seed where rows share one.
+        "bca" (resample.bootstrap with `count` and `seed`). None: profile, or jackknife where clusters are given. How often each covers at which n: docs/laws.md.
+      clusters: label of each row's cluster, [n] in the order of the data, such as its seed where rows share one; None: those of the fit.
     Raises:
       NotTestable: no degree of freedom, or the points do not determine the parameters.
     """
@@ -126,14 +125,13 @@ def several(found, quantities, level=0.95, method=None, clusters=None, count=400
     """`interval` of each of these quantities, from one batch of profiles or one set of refits: a list of Interval."""
     from scaling_jax.laws import profile, resample
 
+    answerable(found)
+    clusters = found.points.clusters if clusters is None else np.asarray(clusters)[found.points.rows]
     method = method or ("profile" if clusters is None else "jackknife")
     if method not in METHODS:
         raise ValueError(f"method = {method!r}: expected one of {', '.join(METHODS)}")
     if method == "profile" and clusters is not None:
         raise ValueError("method = 'profile' takes every row as independent; with clusters use jackknife, percentile or bca")
-    answerable(found)
-    if clusters is not None:
-        clusters = np.asarray(clusters)[found.points.rows]
     params = {name: np.asarray(value) for name, value in found.params.items()}
     values = [float(params[one] if isinstance(one, str) else one(params)) for one in quantities]
     if method == "profile":
@@ -169,10 +167,10 @@ def _tail(level, groups):
 def quantiles(draws, value, level, left_out=None, groups=None):
     """The percentile interval of bootstrap draws, or BCa where the delete-one values are given.
 
-    With `groups`, the number of rows or clusters drawn, the tails are those of an expanded interval: a resample varies less than a sample
-    by sqrt((n - 1) / n), and normal quantiles stand where t has to, so that at 12 points a 95% interval would cover 88%. BCa moves the two quantiles by the bias z_0 = Phi^-1(#{draw < value} / B) and the acceleration
-    a = sum d^3 / (6 (sum d^2)^(3/2)), d = mean - delete-one values. Source: Efron 1987; Hesterberg 2015
-    (arXiv:1411.5279), section on expanded intervals.
+    With `groups`, the number of rows or clusters drawn, the tails are those of an expanded interval: a resample varies less than a
+    sample by sqrt((n - 1) / n), and normal quantiles stand where t has to, so that at 12 points a 95% interval would cover 88%. BCa
+    moves the two quantiles by the bias z_0 = Phi^-1(#{draw < value} / B) and the acceleration a = sum d^3 / (6 (sum d^2)^(3/2)),
+    d = mean - delete-one values. Source: Efron 1987; Hesterberg 2015 (arXiv:1411.5279), section on expanded intervals.
     """
     from scipy.special import ndtr, ndtri
 
@@ -238,10 +236,11 @@ def band(found, columns, level=0.95, kind="law"):
     count = len(next(iter(inputs.values())))
     answerable(found)
     laws = [law_at(found.form, {name: values[j : j + 1] for name, values in inputs.items()}) for j in range(count)]
-    low, high, se, dof = profile.profiles(found, laws, level)
-    value, dof = found.predict(inputs), np.full(count, dof)
+    parts = several(found, laws, level)
+    low, high, se, dof = (np.array([getattr(part, name) for part in parts]) for name in ("low", "high", "se", "dof"))
+    value = found.predict(inputs)
     if kind == "run":
-        freedom = found.n - len(found.free)
+        freedom = found.n - len(found.free) if found.points.clusters is None else parts[0].dof
         residual = found.residuals()
         if found.loss == "huber":
             seen = np.quantile(residual, [(1 - level) / 2, (1 + level) / 2]) * np.sqrt(found.n / freedom)
@@ -253,7 +252,7 @@ def band(found, columns, level=0.95, kind="law"):
         centre = task.link(value)
         widths = [np.hypot(centre - task.link(low), tails[0]), np.hypot(task.link(high) - centre, tails[1])]
         low, high = (_unlink(found, side) for side in (centre - widths[0], centre + widths[1]))
-    return Interval(value, low, high, se, dof, "profile")
+    return Interval(value, low, high, se, dof, parts[0].method)
 
 
 def law_at(form, columns):

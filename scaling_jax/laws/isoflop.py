@@ -17,7 +17,8 @@ from scaling_jax.laws.derived import compute_optimal
 from scaling_jax.laws.fitting import Fit, fit
 from scaling_jax.laws.form import NotTestable
 
-SAME = 0.1  # runs whose ln(compute) lies closer than this to their neighbour's share a budget
+SAME = 0.1  # runs whose ln(compute) lies closer than this to their neighbour's share a budget ...
+WIDEST = 0.3  # ... unless such runs reach further than this: then they have no budgets
 FEWEST = 3  # points that bend: of a parabola, of a training curve
 ENVELOPE = 100  # values of compute at which the envelope is looked at
 
@@ -83,7 +84,7 @@ def isoflop(data, budget=None, loss="loss"):
     size, tokens, y = (np.asarray(data[name], np.float64) for name in ("params", "tokens", loss))
     if not (np.isfinite(y).all() and (size > 0).all() and (tokens > 0).all()):
         raise ValueError("params and tokens must lie above zero and every loss be finite; drop the rows that are not")
-    groups = _budgets(6 * size * tokens) if budget is None else np.unique(np.asarray(data[budget]), return_inverse=True)[1]
+    groups = budgets(6 * size * tokens) if budget is None else np.unique(np.asarray(data[budget]), return_inverse=True)[1]
     law, reason = None, ""
     try:
         law = fit(forms.chinchilla, {"params": size, "tokens": tokens, "loss": y})
@@ -160,18 +161,22 @@ def _parabolas(size, tokens, y, label, kept):
             compute = np.exp(np.log(6 * size[mine] * tokens[mine]).mean())
             optima.append((compute, np.exp(lowest)))
     if len(optima) < FEWEST:
-        raise NotTestable(f"{len(optima)} budgets have {FEWEST} sizes or more with a minimum among them, the line needs {FEWEST} budgets")
+        raise NotTestable(
+            f"{len(optima)} budgets have {FEWEST} sizes or more with a minimum among them, the line needs {FEWEST} budgets; name the column that tells them (budget)"
+        )
     optima = np.array(optima)
     a, log_k = np.polyfit(np.log(optima[:, 0]), np.log(optima[:, 1]), 1)
     return float(a), float(log_k), optima
 
 
-def _budgets(compute):
-    """Budget of each run: runs whose compute is nearly that of the next share one."""
+def budgets(compute):
+    """Budget of each run: runs whose compute is nearly that of the next share one; each its own where they are scattered."""
     order = np.argsort(compute)
-    starts = np.diff(np.log(compute[order]), prepend=-np.inf) > SAME
+    log_c = np.log(compute[order])
+    group = np.cumsum(np.diff(log_c, prepend=-np.inf) > SAME)
+    widths = [np.ptp(log_c[group == one]) for one in np.unique(group)]
     out = np.empty(len(compute), int)
-    out[order] = np.cumsum(starts)
+    out[order] = group if max(widths) <= WIDEST else np.arange(len(compute))
     return out
 
 

@@ -14,12 +14,16 @@ TINY = 1e-290  # a scale's logarithm is searched from here up
 
 @dataclass(frozen=True)
 class Points:
-    """What a law was fitted to, checked: inputs, target, weights [n] each in float64, `rows` [n] their positions in the data given."""
+    """What a law was fitted to, checked: inputs, target, weights [n] each in float64, `rows` [n] their positions in the data given.
+
+    clusters: label of each point's cluster [n], points that share one being no independent observations; None: all are.
+    """
 
     columns: Mapping
     target: np.ndarray
     weights: np.ndarray
     rows: np.ndarray
+    clusters: np.ndarray | None = None
 
     def __len__(self):
         return len(self.target)
@@ -82,6 +86,12 @@ class Problem:
     def residual(self, x, which=None):
         """link(law) - link(y) [B, n] and its derivatives by x [B, n, p]."""
         values = self.decode(x)
+        r, slopes = self.plain(values)
+        slopes *= np.where(self.logarithmic, values, 1.0)[:, None, :]
+        return r, slopes
+
+    def plain(self, values):
+        """link(law) - link(y) [B, n] and its derivatives by the parameters themselves [B, n, p]; parameters [B, p]."""
         y, slopes = self.form.derivatives(values, self.points.columns)
         if self.form.link is not None:
             with double():
@@ -89,7 +99,6 @@ class Problem:
             slopes *= chain[..., None]
         elif self.loss != "lsq":
             slopes /= y[..., None]
-        slopes *= np.where(self.logarithmic, values, 1.0)[:, None, :]
         return self.link(y) - self.link(self.points.target), slopes
 
     def minimise(self, start, weights=None, free=None, **options):
@@ -100,7 +109,7 @@ class Problem:
         return solve.minimise(self.residual, start, low, high, weights, self.delta, free, **options)
 
 
-def gather(form, data, where, weights, y, loss):
+def gather(form, data, where, weights, y, loss, clusters=None):
     """The checked rows that count."""
     if hasattr(data, "index") and not hasattr(data, "columns") and not isinstance(data, Mapping):
         if len(form.inputs) > 1:
@@ -118,7 +127,7 @@ def gather(form, data, where, weights, y, loss):
     rows = np.flatnonzero(keep)
     columns, w = {name: values[rows] for name, values in columns.items()}, w[rows]
     for name, values in columns.items():
-        above = form.positive or (loss != "lsq" and name == y)
+        above = form.must_be_positive(name) if name != y else loss != "lsq" or (form.positive is True and not form.signed)
         wrong = ~np.isfinite(values) | (values <= 0) if above else ~np.isfinite(values)
         if wrong.any():
             first = int(wrong.argmax())
@@ -130,7 +139,12 @@ def gather(form, data, where, weights, y, loss):
     if form.link is not None and not np.isfinite(np.asarray(form.link(target))).all():
         first = int((~np.isfinite(np.asarray(form.link(target)))).argmax())
         raise ValueError(f"{y} = {target[first]} in row {rows[first]}: outside the range of the link of {form.name}; drop the row")
-    return Points(columns, target, w, rows)
+    if clusters is not None:
+        clusters = np.asarray(clusters)
+        if clusters.shape != (keep.size,):
+            raise ValueError(f"clusters: expected {keep.size} labels, one per row of data, got shape {clusters.shape}")
+        clusters = clusters[rows]
+    return Points(columns, target, w, rows, clusters)
 
 
 def _column(form, data, name):

@@ -2,13 +2,15 @@
 
 import importlib
 import math
+import os
+import sys
 from collections.abc import Mapping
 
 import numpy as np
 
 from scaling_jax import records
 from scaling_jax.laws import forms
-from scaling_jax.laws.fitting import Fit
+from scaling_jax.laws.fitting import KINDS, Fit
 from scaling_jax.laws.form import Form, as_form
 from scaling_jax.laws.points import Points
 
@@ -35,10 +37,14 @@ def law_named(name):
                 f"--law={name}: not one of {', '.join(laws())}{records.suggest(name, laws())}; a law of your own is given as package.module:name"
             )
         return getattr(forms, name)
+    here = os.getcwd()
+    sys.path.insert(0, here)  # an installed command does not look where it is started
     try:
         return as_form(getattr(importlib.import_module(module), attribute))
     except (ImportError, AttributeError, ValueError) as error:
         raise records.ConfigError(f"--law={name}: {error}") from error
+    finally:
+        sys.path.remove(here)
 
 
 def to_json(found, group="", ci95=None, samples=None, seed=None, law=None, **more):
@@ -71,6 +77,7 @@ def to_json(found, group="", ci95=None, samples=None, seed=None, law=None, **mor
         "distinct": found.distinct,
         "objective": found.objective,
         "params": {name: float(value) for name, value in found.params.items()},
+        "bounds": {name: [_end(end) for end in ends] for name, ends in found.form.bounds.items()},
         "fixed": {name: float(value) for name, value in found.fixed.items()},
         "ci95": ci95,
         "r2": _end(found.r2),
@@ -96,7 +103,14 @@ def from_json(entry):
         raise records.ConfigError(
             f"fit: no {missing[0] if missing else 'params'} in it; expected an entry that `scaling-jax fit --json` wrote"
         )
+    if entry.get("schema", 1) > SCHEMA:
+        raise records.ConfigError(f"fit: schema {entry['schema']}, this version reads up to {SCHEMA}; update scaling_jax")
     form = law_named(entry["law"])
+    bounds = {name: [_end(end) for end in ends] for name, ends in form.bounds.items()}
+    if entry.get("equation", form.equation) != form.equation or entry.get("bounds", bounds) != bounds:
+        raise records.ConfigError(
+            f"fit: it is of another law than {entry['law']} is now (equation {entry.get('equation')}); fit again, or name yours as package.module:name"
+        )
     if set(entry["params"]) != set(form.params):
         raise records.ConfigError(f"fit: params are {', '.join(entry['params'])}; {form.name} has {', '.join(form.params)}")
     kept = entry.get("points")
@@ -104,7 +118,8 @@ def from_json(entry):
     if kept:
         columns = {name: np.array(kept["inputs"][name], np.float64) for name in form.inputs}
         target = np.array(kept["y"], np.float64)
-        points = Points(columns, target, np.array(kept["weights"], np.float64), np.array(kept["rows"], int))
+        clusters = np.array(kept["clusters"]) if "clusters" in kept else None
+        points = Points(columns, target, np.array(kept["weights"], np.float64), np.array(kept["rows"], int), clusters)
     number = lambda name, default: default if entry.get(name) is None else entry[name]
     return Fit(
         form=form,
@@ -115,8 +130,8 @@ def from_json(entry):
         r2=number("r2", math.nan),
         x_range=tuple(entry["x_range"]),
         warnings=tuple(entry.get("warnings", ())),
-        aic=number("aic", -math.inf),
-        loss=entry.get("loss", "lsq"),
+        aic=number("aic", math.nan),
+        loss=entry.get("loss") or next((name for name, kind in KINDS.items() if kind == entry.get("loss_kind")), "lsq"),
         delta=number("delta", math.inf),
         converged=entry.get("converged", True),
         identified=entry.get("identified", True),
@@ -127,7 +142,14 @@ def from_json(entry):
 
 def _points(points, y):
     columns = {name: values.tolist() for name, values in points.columns.items()}
-    return {"inputs": columns, "y": points.target.tolist(), "y_name": y, "weights": points.weights.tolist(), "rows": points.rows.tolist()}
+    shared = {} if points.clusters is None else {"clusters": points.clusters.tolist()}
+    return shared | {
+        "inputs": columns,
+        "y": points.target.tolist(),
+        "y_name": y,
+        "weights": points.weights.tolist(),
+        "rows": points.rows.tolist(),
+    }
 
 
 def _end(value):

@@ -16,7 +16,8 @@ DEGENERATE = 0.2  # share of resamples without a degree of freedom from which on
 class Resamples:
     """Refits of one law: `samples` name -> float64 [B], of the resamples that had a degree of freedom and converged.
 
-    groups: rows or clusters that were drawn from. drawn: resamples asked for. degenerate: share of them with too few distinct inputs to fit. lost: share that did not converge.
+    groups: rows or clusters that were drawn from. drawn: resamples asked for. degenerate: share of them with too few distinct inputs to
+    fit. lost: share that did not converge.
     """
 
     samples: dict

@@ -27,6 +27,7 @@ def add_parsers(commands):
     one.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     one.add_argument("--solver", choices=("newton", "scipy"), default="newton")
     one.add_argument("--isoflop", action="store_true", help="compute-optimal size by Chinchilla's approaches 1, 2 and 3")
+    one.add_argument("--budget", metavar="COLUMN", help="with --isoflop: which runs share a compute budget; default: by 6 N D")
     one.add_argument("--json", metavar="FILE", help="write the fit, for `predict`")
     one.add_argument("--figure", metavar="FILE.svg", help="draw points, law and band")
     one.set_defaults(command=fit_points, quick=True)

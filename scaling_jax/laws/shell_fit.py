@@ -52,7 +52,7 @@ def fit_points(args, rest):
     if args.figure and entries:
         _draw(Path(args.figure), entries)
     if entries:
-        console.print(f"next: {_next(args, form, entries[0][1])}", soft_wrap=True)
+        console.print(f"next: {_next(args, *entries[0])}", soft_wrap=True)
     return 2 if failed and not entries else 1 if failed else 0
 
 
@@ -79,8 +79,17 @@ def _one_fit(args, console, form, name, part, fixed):
     """Fits one group and prints it; returns its entry of fit.json and the Fit."""
     weights = None if args.weights is None else part[args.weights].to_numpy()
     clusters = None if args.clusters is None else part[args.clusters].to_numpy()
-    found = fit(form, part.reset_index(drop=True), fixed=fixed, weights=weights, loss=args.loss, delta=args.delta, solver=args.solver)
-    ends, samples, notes = _intervals(args, found, clusters)
+    found = fit(
+        form,
+        part.reset_index(drop=True),
+        fixed=fixed,
+        weights=weights,
+        loss=args.loss,
+        delta=args.delta,
+        solver=args.solver,
+        clusters=clusters,
+    )
+    ends, samples, notes = _intervals(args, found)
     rows = [(one, f"{found[one]:.5g}", "given" if one in found.fixed else span(*ends[one]) if ends[one] else "none") for one in form.params]
     if {"alpha", "beta", "A", "B"} <= set(form.params) and found.identified:
         exponent = lambda p: p["beta"] / (p["alpha"] + p["beta"])
@@ -99,22 +108,23 @@ def _one_fit(args, console, form, name, part, fixed):
     for warning in found.warnings:
         console.print(f"  {_with_lines(warning, part)}", style="yellow", soft_wrap=True)
     entry = record.to_json(found, name, ends, samples, args.seed if args.bootstrap else None, law=args.law, intervals=notes)
+    entry["warnings"] = [_with_lines(warning, part) for warning in found.warnings]
     return entry, found
 
 
-def _intervals(args, found, clusters):
+def _intervals(args, found):
     """Ends of every free parameter, bootstrap draws that fit.json keeps, and how the ends were made."""
     if args.bootstrap:
-        drawn = resample.bootstrap(found, args.bootstrap, args.seed, clusters)
+        drawn = resample.bootstrap(found, args.bootstrap, args.seed, found.points.clusters)
         ends = {name: intervals.quantiles(drawn.samples[name], found[name], 0.95, groups=drawn.groups) for name in found.free}
         few = np.linspace(0, len(drawn.samples[found.form.params[0]]) - 1, min(record.SAMPLES, args.bootstrap)).astype(int)
         lost = drawn.degenerate + drawn.lost
         notes = f"bootstrap, {args.bootstrap} resamples" + (f", {lost:.1%} of them could not be fitted" if lost else "")
         return ends, {name: drawn.samples[name][few] for name in found.free}, notes
-    ends, notes = {}, "profile" if clusters is None else "jackknife over clusters"
+    ends, notes = {}, "profile" if found.points.clusters is None else "jackknife over clusters"
     for name in found.free:
         try:
-            one = intervals.interval(found, name, clusters=clusters)
+            one = intervals.interval(found, name)
             ends[name] = (one.low, one.high)
         except NotTestable:
             ends[name] = None
@@ -122,9 +132,28 @@ def _intervals(args, found, clusters):
 
 
 def _isoflop(args, console, mapping):
-    frame = _points(args, console, mapping, ("params", "tokens", "loss"), [args.group] if args.group else [], "loss")
-    found = isoflop.isoflop(frame, args.group)
+    """Prints the three approaches, for each group."""
+    for option in ("law", "loss", "weights", "clusters", "json", "figure", "fixed"):
+        if getattr(args, option):
+            raise ConfigError(f"--{option}={getattr(args, option)}: has no meaning with --isoflop; leave it out, or fit --law=chinchilla")
+    if args.bootstrap or args.solver != "newton":
+        raise ConfigError("--bootstrap, --solver: have no meaning with --isoflop; leave them out, or fit --law=chinchilla")
+    extra = [name for name in (args.group, args.budget) if name]
+    frame = _points(args, console, mapping, ("params", "tokens", "loss"), extra, "loss")
+    parts = [("", frame)] if args.group is None else [(str(name), part) for name, part in frame.groupby(args.group)]
     console.print("[bold]compute-optimal size[/bold]  N_opt(C) = k C^a, D_opt = C / (6 N_opt)")
+    shown = [_approaches(args, console, name, part) for name, part in parts]
+    console.print(
+        "bias: what an approach is off by on this grid without noise, if the law of approach 3 is true", style="dim", soft_wrap=True
+    )
+    return 0 if all(shown) else 1
+
+
+def _approaches(args, console, group, frame):
+    """Prints the three approaches on one set of points; returns whether any of them has an answer."""
+    found = isoflop.isoflop(frame, args.budget)
+    if group:
+        console.print(f"\n{group}: {len(frame)} points")
     compute = 10 * float((6 * frame["params"] * frame["tokens"]).max())
     exponents, optima = found.exponents(), found.optimum(compute)
     bias = {line.name: "unknown" if line.bias is None else f"{line.bias:+.3f}" for line in (found.envelope, found.parabolas)}
@@ -139,10 +168,7 @@ def _isoflop(args, console, mapping):
             console.print(f"{name}: none, {reason}", style="yellow", soft_wrap=True)
     if found.law is None:
         console.print(f"3 law: none, {found.reason}", style="yellow", soft_wrap=True)
-    console.print(
-        "bias: what an approach is off by on this grid without noise, if the law of approach 3 is true", style="dim", soft_wrap=True
-    )
-    return 0 if exponents else 1
+    return bool(exponents)
 
 
 def _with_lines(message, part):
@@ -163,8 +189,9 @@ def _write(path, content):
         raise ConfigError(f"--json={path}: cannot be written ({error})") from error
 
 
-def _next(args, form, found):
+def _next(args, entry, found):
+    group = f" --group={shlex.quote(entry['group'])}" if args.group else ""
     beyond = ",".join(f"{name}={10 * values.max():.3g}" for name, values in found.points.columns.items())
     if args.json:
-        return f"scaling-jax predict {shlex.quote(args.json)} --at {beyond}"
+        return f"scaling-jax predict {shlex.quote(args.json)}{group} --at {beyond}"
     return f"scaling-jax fit {shlex.quote(args.points)} --law={args.law} --json=fit.json, then scaling-jax predict fit.json --at {beyond}"

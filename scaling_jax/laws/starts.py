@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 
 COUNT = {1: 12, 2: 7, 3: 4}  # values of each curved parameter, by how many there are and nothing better is known; else 3
+MOST_SUBSETS = 4  # scales of which every subset is tried at zero
 MOST = 1500  # starts looked at; a finer grid is thinned evenly
 
 
@@ -31,6 +32,35 @@ def grid(form, columns, target, weights, fixed, relative):
     if linear:
         values = _solve_linear(form, columns, target, weights, values, linear, relative)
     return values[np.isfinite(values).all(1)]
+
+
+def linear(form, columns, target):
+    """Parameters with an open end that the law is linear in, all at once, found by second differences at two places."""
+    rng = np.random.default_rng(0)
+    open_ended = [name for name in form.params if not np.isfinite(form.bounds[name]).all()]
+    places = []
+    for _ in range(2):
+        share = rng.uniform(0.2, 0.8, len(form.params))
+        places.append([1.0 + s if name in open_ended else low + s * (high - low) for s, name, (low, high) in _with_ends(form, share)])
+
+    def differences(first, second):
+        """f(a + 1, b + 1) - f(a + 1, b) - f(a, b + 1) + f(a, b), relative to f: nothing where f is linear in both at once."""
+        for place in places:
+            at = {name: np.array([[value]]) for name, value in zip(form.params, place, strict=True)}
+            move = lambda *names, at=at: form.function({n: v + names.count(n) for n, v in at.items()}, columns)
+            with np.errstate(all="ignore"):
+                f = [np.asarray(move(*names), np.float64) for names in ((first, second), (first,), (second,), ())]
+                yield np.abs(f[0] - f[1] - f[2] + f[3]).max() / max(float(np.abs(f).max()), np.finfo(float).tiny)
+
+    out: list = []
+    for name in open_ended:
+        if all(d < 1e-9 for other in (name, *out) for d in differences(name, other)):
+            out.append(name)
+    return tuple(out)
+
+
+def _with_ends(form, share):
+    return [(s, name, form.bounds[name]) for s, name in zip(share, form.params, strict=True)]
 
 
 def _values(form, name, columns, target, curved):
@@ -65,6 +95,11 @@ def _solve_linear(form, columns, target, weights, values, linear, relative):
     lows = np.array([form.bounds[name][0] for name in linear])
     optional = np.flatnonzero(lows == 0)
     best, lowest = np.zeros((len(basis), len(linear))), np.full(len(basis), np.inf)
+    if len(optional) > MOST_SUBSETS:  # too many subsets to try: starts from all of them, negative ones at zero
+        gram = np.matmul(basis.transpose(0, 2, 1), basis) + 1e-13 * np.eye(len(linear))
+        best = np.linalg.solve(gram, np.matmul(basis.transpose(0, 2, 1), wanted[..., None]))[..., 0]
+        optional = optional[:0]
+        lowest[:] = -np.inf
     for count in range(len(optional) + 1):
         for zero in itertools.combinations(optional, count):
             kept = [i for i in range(len(linear)) if i not in zero]

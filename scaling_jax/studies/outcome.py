@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scaling_jax.laws import fitting, intervals
+from scaling_jax.laws import fitting, intervals, record
 from scaling_jax.laws.form import NotTestable
 from scaling_jax.parallel import cost
 from scaling_jax.studies import claims as claims_
@@ -36,9 +36,9 @@ def write(study, state, done, workdir, title, scale, corpus, clock, ablation=Non
     frame.drop(columns=["runs", "team"], errors="ignore").to_csv(workdir / "rows.csv", index=False)
     provenance = provenance_of(corpus, ablation)
     trajectory.write_json(workdir / "fit.json", {"schema": SCHEMA, "study": title, "scale": scale, "fits": laws})
-    record = {"schema": SCHEMA, "study": title, "paper": study.paper, "scale": scale, "provenance": provenance | clock}
-    record |= {"claims": [claims_.to_json(v) for v in verdicts], "estimates": found}
-    trajectory.write_json(workdir / "verdict.json", record)
+    found_out = {"schema": SCHEMA, "study": title, "paper": study.paper, "scale": scale, "provenance": provenance | clock}
+    found_out |= {"claims": [claims_.to_json(v) for v in verdicts], "estimates": found}
+    trajectory.write_json(workdir / "verdict.json", found_out)
     charts = _charts(study, data, workdir)
     report.write(
         workdir / "report.html",

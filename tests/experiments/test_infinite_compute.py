@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from scaling_jax import config as cfg
-from scaling_jax.laws import fitting, forms
+from scaling_jax.laws import fitting, forms, record
 from scaling_jax.laws.form import NotTestable
-from scaling_jax.studies import claims, runner, worlds
+from scaling_jax.studies import claims, outcome, runner, worlds
 from scaling_jax.studies.rows import Data
 from tests.studies.test_contract import STAND_IN, parameters, planned
 
@@ -164,3 +164,26 @@ def test_a_planted_effect_is_found():
     world = worlds.World(lambda run: 2.2, lambda losses, runs: losses.mean() - 0.3 * (1 - 1 / len(losses)), noise=0.01)
     verdict = {v.claim: v.verdict for v in worlds.live(study, "tiny", world, 0, until="ensembles")}
     assert verdict["a team of small models beats one large model of as many parameters"] == "holds"
+
+
+def test_its_laws_reach_fit_json():
+    """Rows of five sizes with four seeds each: the entry reads back as the fit, with an interval of every parameter."""
+    rng = np.random.default_rng(0)
+    rows = [
+        dict(
+            stage="sizes",
+            recipe="regularized",
+            average="as claimed",
+            params=n,
+            members=1,
+            loss=2 + 30 * n**-0.4 + 0.01 * rng.normal(),
+            runs=(f"{n}.{s}",),
+        )
+        for n in (6_000, 12_000, 24_000, 48_000, 80_000)
+        for s in range(4)
+    ]
+    data = Data(pd.DataFrame(rows), {row["runs"][0]: str(row["params"]) for row in rows})
+    entry = outcome.fit_laws(module_study(), data)[0]
+    again = record.from_json(entry)
+    assert again.params == fitting.fit(forms.power, data.by("params")).params
+    assert all(ends is not None and ends[0] < again[name] < ends[1] for name, ends in entry["ci95"].items())

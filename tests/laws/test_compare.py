@@ -83,3 +83,59 @@ def test_figures_are_drawn(law, data, tmp_path):
     (axes,) = figure.axes
     assert axes.get_xlabel() == "params" and axes.get_ylabel() == "loss" and axes.get_xscale() == "log"
     assert "</svg>" in (tmp_path / "fit.svg").read_text()
+
+
+def test_where_and_weights_are_of_the_judged_rows_too():
+    one = streams(noise=1e-3)
+    both = pd.concat([one.assign(ds="a"), one.assign(ds="b", loss=3 * one["loss"])], ignore_index=True)
+    alone = compare.held_out([forms.parscale], one, by="params")
+    chosen = compare.held_out([forms.parscale], both, by="params", where={"ds": "a"}, weights=np.ones(48))
+    assert chosen.loc["parscale", "median_error"] == alone.loc["parscale", "median_error"]
+    assert chosen.loc["parscale", "held_out"] == alone.loc["parscale", "held_out"]
+
+
+def test_aic_of_two_losses_is_not_compared():
+    data = streams(noise=1e-3)
+    mixed = compare.held_out([forms.parscale, forms.power], data, by="streams")
+    assert mixed["aic"].isna().all()
+    assert np.isfinite(compare.held_out([forms.parscale, forms.power], data, by="streams", loss="log")["aic"]).all()
+    with pytest.raises(ValueError, match="two are called 'parscale'"):
+        compare.held_out([forms.parscale, forms.parscale], data, by="streams")
+
+
+def test_a_group_that_is_none_of_them():
+    data = {"params": np.tile(SIZES / 5e8, 2), "group": np.repeat([1.0, 2.0], 6), "loss": np.linspace(3, 2, 12)}
+    with pytest.raises(ValueError, match="group = 2: expected 0 to 1"):
+        laws.fit(compare.pooled(forms.power, ["a", "b"], ()), data)
+
+
+def test_another_law_of_one_name_is_refused():
+    def power(params, *, E=(0, np.inf), A=(0, np.inf), alpha=(0.01, 5)):
+        return E + A * np.exp(-alpha * params)
+
+    x = np.linspace(0.1, 4, 9)
+    entry = record.to_json(laws.fit(power, {"params": x, "loss": 1 + np.exp(-0.7 * x)}))
+    with pytest.raises(record.records.ConfigError, match="it is of another law than power is now"):
+        record.from_json(entry)
+    with pytest.raises(record.records.ConfigError, match="schema 99"):
+        record.from_json({**entry, "schema": 99})
+    old = record.to_json(laws.fit(forms.power, {"params": x, "loss": 1 + x**-0.7}, loss="log"))
+    old = {name: value for name, value in old.items() if name not in ("loss", "delta", "aic", "bounds")} | {"schema": 1}
+    again = record.from_json(old)
+    assert again.loss == "log" and np.isnan(again.aic)
+
+
+def test_clusters_stay_with_the_fit():
+    """Five seeds that each shift all their rows: a band that counts rows is far too narrow, in a fit read back too."""
+    rng = np.random.default_rng(1)
+    x, seed = np.tile(np.geomspace(1, 64, 6), 5), np.repeat(np.arange(5), 6)
+    y = (2 + x**-0.5) * np.exp(0.01 * rng.standard_normal(5)[seed] + 0.001 * rng.standard_normal(30))
+    rows = laws.fit(forms.power, {"params": x, "loss": y}, loss="log")
+    found = laws.fit(forms.power, {"params": x, "loss": y}, loss="log", clusters=seed)
+    width = lambda one: float(one.high[0] - one.low[0])
+    assert width(found.band(params=8.0)) > 2 * width(rows.band(params=8.0))
+    assert found.interval("E").method == "jackknife" and found.interval("E").dof == 4
+    again = record.from_json(record.to_json(found))
+    assert width(again.band(params=8.0)) == width(found.band(params=8.0))
+    with pytest.raises(ValueError, match="clusters: expected 30 labels"):
+        laws.fit(forms.power, {"params": x, "loss": y}, clusters=[1, 2])

@@ -240,3 +240,70 @@ def test_json_keeps_samples_and_seed():
         record.to_json(found, samples={"E": np.zeros(1001)})
     with pytest.raises(ValueError, match="ci95: power has no parameter 'beta'; it has E, A, alpha"):
         record.to_json(found, ci95={"beta": None})
+
+
+# --- what a result says of itself ----------------------------------------------------------------------------
+
+
+def scattered(n, seed, factor=1.0):
+    rng = np.random.default_rng(seed)
+    size, tokens = 10 ** rng.uniform(7.6, 10.2, n), 10 ** rng.uniform(9, 12, n)
+    truth = {"E": 1.82, "A": 482.0, "B": 2085.0, "alpha": 0.348, "beta": 0.366}
+    y = forms.chinchilla.predict(truth, {"params": size, "tokens": tokens}) * np.exp(0.01 * rng.standard_normal(n))
+    y[3] *= factor
+    return {"params": size, "tokens": tokens, "loss": y}
+
+
+@pytest.mark.parametrize("loss", ["huber", "log", "lsq"])
+def test_an_outlier_is_named_and_noise_is_not(loss):
+    """At sixteen points for five parameters a tenfold loss is named in nearly every world, and no clean point in most."""
+    told = lambda n, seed, factor: laws_fit(scattered(n, seed, factor), loss)
+    named = sum(any("row 3 lies" in w for w in told(16, seed, 10.0).warnings) for seed in range(25))
+    alarms = sum(any("robust standard deviations" in w for w in told(16, seed, 1.0).warnings) for seed in range(25))
+    assert named >= 20 and alarms <= 2
+
+
+def laws_fit(data, loss):
+    return fitting.fit(forms.chinchilla, data, loss=loss)
+
+
+def test_a_law_of_your_own_without_bounds():
+    """A scale that no start grid holds is found because the law is linear in it."""
+
+    def mine(params, *, E, A, alpha):
+        return E + A * params**-alpha
+
+    x = np.geomspace(1e7, 1e10, 12)
+    found = fitting.fit(mine, {"params": x, "loss": 1.8 + 482 / x**0.3478})
+    assert found.params == pytest.approx({"E": 1.8, "A": 482.0, "alpha": 0.3478}, rel=1e-5)
+    assert found.form.linear == ("E", "A")
+
+
+def test_a_law_no_better_than_a_constant_says_so():
+    x = np.arange(1.0, 13)
+    found = fitting.fit(forms.power, {"params": x, "loss": 3 + (-1.0) ** x})
+    assert any(w.startswith("no better than a constant") for w in found.warnings)
+
+
+@pytest.mark.parametrize("loss", ["lsq", "log", "huber"])
+def test_two_sizes_never_determine_three_parameters(loss):
+    """Even where the search stops on the ridge's end, at E = 0."""
+    rng = np.random.default_rng(0)
+    size, tokens = np.repeat([1e8, 1e9], 8), np.tile(np.geomspace(1e9, 1e11, 8), 2)
+    truth = {"E": 0.05, "A": 482.0, "B": 2085.0, "alpha": 0.348, "beta": 0.366}
+    clean = forms.chinchilla.predict(truth, {"params": size, "tokens": tokens})
+    for _ in range(8):
+        y = clean * np.exp(0.01 * rng.standard_normal(16))
+        found = fitting.fit(forms.chinchilla, {"params": size, "tokens": tokens, "loss": y}, loss=loss)
+        assert not found.identified and any("cannot tell" in w for w in found.warnings)
+
+
+def test_rewards_may_be_negative():
+    c = np.geomspace(1, 1e4, 15)
+    reward = forms.sigmoid.predict({"R_0": -0.36, "A": 0.6, "C_mid": 80.0, "B": 1.2}, {"compute": c})
+    found = fitting.fit(forms.sigmoid, {"compute": c, "reward": reward})
+    assert found.params == pytest.approx({"R_0": -0.36, "A": 0.6, "C_mid": 80.0, "B": 1.2}, rel=1e-4)
+    percent = fitting.fit(forms.sigmoid, {"compute": c, "reward": 100 * reward})
+    assert percent["A"] == pytest.approx(60.0, rel=1e-4)
+    with pytest.raises(ValueError, match="compute = 0.0 in row 0: sigmoid takes finite numbers above zero"):
+        fitting.fit(forms.sigmoid, {"compute": c - 1, "reward": reward})

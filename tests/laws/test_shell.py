@@ -1,6 +1,9 @@
 """`scaling-jax fit` and `predict` as a person types them: what is printed, what is written, and what every mistake says."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -85,17 +88,18 @@ def test_a_bootstrap_is_that_of_its_seed(capsys, points, tmp_path):
     assert first == same != other
 
 
-def test_a_law_of_your_own(capsys, points, tmp_path, monkeypatch):
+def test_a_law_of_your_own(points, tmp_path):
+    """By the installed command, in the folder that holds it."""
     (tmp_path / "mylaws.py").write_text(
         "def mine(params, *, a=(0, 9), b=(0.01, 2)):\n    'L = a N^-b'\n    return a * (params / 1e8) ** -b\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
-    file = tmp_path / "fit.json"
-    code, out, _ = run(capsys, "fit", points, "--law=mylaws:mine", "--columns=params=N", f"--json={file}")
-    assert code == 0 and "L = a N^-b" in out
-    assert run(capsys, "predict", file, "--at", "params=1e9")[0] == 0
-    code, _, err = run(capsys, "fit", points, "--law=mylaws:yours")
-    assert code == 2 and "--law=mylaws:yours" in err
+    command = Path(sys.executable).with_name("scaling-jax")
+    call = lambda *argv: subprocess.run([command, *argv], cwd=tmp_path, capture_output=True, text=True)
+    done = call("fit", points, "--law=mylaws:mine", "--columns=params=N", "--json=fit.json")
+    assert done.returncode == 0 and "L = a N^-b" in done.stdout, done.stderr
+    assert call("predict", "fit.json", "--at", "params=1e9").returncode == 0
+    done = call("fit", points, "--law=mylaws:yours")
+    assert done.returncode == 2 and "--law=mylaws:yours" in done.stderr
 
 
 # --- mistakes ------------------------------------------------------------------------------------------------
@@ -209,9 +213,6 @@ def test_trajectories_become_points(capsys, tmp_path):
 
 def test_fit_starts_without_jax():
     """A fit of a table should not wait for an accelerator library."""
-    import subprocess
-    import sys
-
     code = "import sys, scaling_jax.laws.shell\nassert 'jax' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
@@ -225,6 +226,8 @@ def test_isoflop(capsys, tmp_path):
     frame = pd.DataFrame(rows, columns=["params", "tokens"])
     noise = np.exp(0.001 * np.random.default_rng(0).standard_normal(len(frame)))
     frame.assign(loss=forms.chinchilla.predict(TRUTH, frame) * noise).to_csv(path, index=False)
+    code, _, err = run(capsys, "fit", path, "--isoflop", "--loss=lsq")
+    assert code == 2 and "--loss=lsq: has no meaning with --isoflop" in err
     code, out, _ = run(capsys, "fit", path, "--isoflop")
     assert code == 0 and "2 parabolas" in out and "3 law" in out and "bias" in out
 

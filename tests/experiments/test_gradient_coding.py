@@ -389,7 +389,7 @@ def test_a_world_in_which_no_scheme_is_faster_seldom_makes_a_claim_hold():
 def test_paired_nulls_count_their_relabelings():
     study, _ = runner.load(str(PATH))
     rows = [
-        dict(generator=g, bursts=b, wait="all", seed=seed, scheme=scheme, time=1.0, runs=(f"{g} {b} {seed}",))
+        dict(generator=g, bursts=b, wait="all", multiple=1, seed=seed, scheme=scheme, time=1.0, runs=(f"{g} {b} {seed}",))
         for g, b, seed, scheme in itertools.product(("gilbert", "slow periods"), ("none", "short", "long"), range(4), codes.SCHEMES)
     ]
     data = Data(pd.DataFrame(rows), {row["runs"][0]: row["runs"][0][:-2] for row in rows})

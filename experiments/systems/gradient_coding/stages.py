@@ -25,44 +25,61 @@ def mus(state, wait):
     return (0.0, *state["mus"]) if wait == "enough" else tuple(state["mus"])
 
 
-def searches(state, trace, scheme, wait):
+def fields(state, wait, multiple):
+    """What a search and a contest share; `multiple` times as many workers as the study has."""
+    return dict(workers=multiple * state["workers"], jobs=state["jobs"], models=state["models"], slope=state["slope"], wait=wait)
+
+
+def searches(state, trace, scheme, wait, multiple):
     """The units that time every design of `scheme`, one per tuning seed."""
-    settings = Search(trace, scheme, state["workers"], state["jobs"], state["models"], state["slope"], wait, mus(state, wait))
+    settings = Search(trace, scheme, mus=mus(state, wait), **fields(state, wait, multiple))
     return [state.simulate(simulate.search, settings, seed, scheme=scheme) for seed in state.seeds(state["tuning_seeds"])]
 
 
+def crowds(state):
+    """(generator, level, memory, `Trace`, multiple) of the traces with more workers: those of short bursts."""
+    short = [] if state["trace_file"] else [one for one in settings_of(state, "all") if one[1] == "short"]
+    return [(*one, multiple) for one in short for multiple in state["multiples"]]
+
+
 def search(state):
-    return [
-        unit
-        for wait in state["waits"]
-        for *_, trace in settings_of(state, wait)
-        for scheme in CODED
-        for unit in searches(state, trace, scheme, wait)
-    ]
+    asked = [(trace, wait, 1) for wait in state["waits"] for *_, trace in settings_of(state, wait)]
+    asked += [(trace, "all", multiple) for *_, trace, multiple in crowds(state)]
+    return [unit for trace, wait, multiple in asked for scheme in CODED for unit in searches(state, trace, scheme, wait, multiple)]
 
 
-def chosen(state, trace, scheme, wait):
+def chosen(state, trace, scheme, wait, multiple):
     """The design of `scheme` with the lowest mean time over the tuning seeds."""
     state = state.on("tune")
-    found = [state.metrics(unit) for unit in searches(state, trace, scheme, wait)]
-    every = simulate.candidates(scheme, state["workers"], state["models"], mus(state, wait))
+    found = [state.metrics(unit) for unit in searches(state, trace, scheme, wait, multiple)]
+    every = simulate.candidates(scheme, multiple * state["workers"], state["models"], mus(state, wait))
     return min(every, key=lambda one: sum(times[codes.name(one)] for times in found))
 
 
+def contest(state, generator, level, memory, trace, multiple=1, wait="all"):
+    """The best designs against each other on fresh traces, one unit per seed."""
+    designs = [chosen(state, trace, scheme, wait, multiple) for scheme in CODED]
+    settings = Contest(trace, *designs, batch=multiple * state["batch"], **fields(state, wait, multiple))
+    labels = dict(generator=generator, bursts=level, memory=memory, multiple=multiple)
+    return [state.simulate(simulate.compete, settings, seed, **labels) for seed in state.seeds(state["seeds"])]
+
+
 def contests(wait):
-    def expand(state):
-        out = []
-        for generator, level, memory, trace in settings_of(state, wait) if wait in state["waits"] else ():
-            designs = [chosen(state, trace, scheme, wait) for scheme in CODED]
-            settings = Contest(trace, *designs, state["workers"], state["jobs"], state["models"], state["slope"], wait, state["batch"])
-            labels = dict(generator=generator, bursts=level, memory=memory)
-            out += [state.simulate(simulate.compete, settings, seed, **labels) for seed in state.seeds(state["seeds"])]
-        return out
-
-    return expand
+    return lambda state: [
+        unit for one in (settings_of(state, wait) if wait in state["waits"] else ()) for unit in contest(state, *one, wait=wait)
+    ]
 
 
-STAGES = (Stage("search", search, split="tune"), Stage("traces", contests("all")), Stage("patient", contests("enough")))
+def crowded(state):
+    return [unit for one in crowds(state) for unit in contest(state, *one)]
+
+
+STAGES = (
+    Stage("search", search, split="tune"),
+    Stage("traces", contests("all")),
+    Stage("patient", contests("enough")),
+    Stage("crowds", crowded),
+)
 
 
 def rows(unit, metrics, runs):
@@ -77,7 +94,7 @@ def notes(frame):
         "Delays are drawn from generators, or read from a file of yours; nothing ran on a cluster. How work delays a worker is a straight line in its load, as in the authors' own replays.",
         f"Gradients are real: of small networks, encoded by the workers and decoded by the master in every job. The largest relative error of a decoded gradient is {coded['decode_error'].max():.1e}, the largest change of a final loss {coded['loss_gap'].max():.1e}.",
     ]
-    short = frame[(frame["bursts"] == "short") & (frame["wait"] == "all")]
+    short = frame[(frame["bursts"] == "short") & (frame["wait"] == "all") & (frame["multiple"] == 1)]
     best = short.drop_duplicates(["generator", "scheme"])
     said += [
         f"Designs chosen on tuning seeds, {generator} traces of short bursts: {', '.join(part.loc[part['scheme'] != 'uncoded', 'design'])}."

@@ -8,9 +8,9 @@ from scaling_jax.laws.form import NotTestable
 from scaling_jax.studies.claims import permute
 
 
-def saved(data, scheme, over, bursts="short", wait="all", **where):
+def saved(data, scheme, over, bursts="short", wait="all", multiple=1, **where):
     """Share of the time of `over` that `scheme` saves, the mean over generators of 1 - mean time / mean time."""
-    part = data.where(bursts=bursts, wait=wait, **where)
+    part = data.where(bursts=bursts, wait=wait, multiple=multiple, **where)
     generators = sorted(set(part["generator"].tolist()))
     if not generators:
         raise NotTestable(f"no trace with {bursts} bursts was run with this waiting rule")
@@ -25,7 +25,7 @@ def saving(scheme, over, **where):
 
 def swapped(scheme, over, bursts="short", wait="all"):
     """The null of `saved`: on every trace the two schemes might as well be exchanged."""
-    where = {"bursts": bursts, "wait": wait, "scheme": (scheme, over)}
+    where = {"bursts": bursts, "wait": wait, "multiple": 1, "scheme": (scheme, over)}
     text = f"{scheme} and {over} on each trace with {bursts} bursts" + (", waiting for enough" if wait == "enough" else "")
     return permute("scheme", within=("generator", "seed"), where=where, text=text)
 
@@ -39,6 +39,22 @@ def more_with_bursts(data):
 BURSTS = permute(
     "bursts",
     within=("generator", "seed"),
-    where={"bursts": ("long", "none"), "wait": "all"},
+    where={"bursts": ("long", "none"), "wait": "all", "multiple": 1},
     text="traces with long bursts and without, of each seed",
+)
+
+
+def saved_in_crowd(data):
+    """What M-SGC saves over GC with the largest number of workers."""
+    if not (data["multiple"] > 1).any():
+        raise NotTestable("one number of workers was run")
+    return saved(data, "M-SGC", "GC", multiple=data["multiple"].max())
+
+
+# The null of `saved_in_crowd`, as of `saved`.
+CROWD = permute(
+    "scheme",
+    within=("generator", "seed"),
+    where=lambda data: {"bursts": "short", "wait": "all", "multiple": data["multiple"].max(), "scheme": ("M-SGC", "GC")},
+    text="M-SGC and GC on each trace with the largest number of workers",
 )

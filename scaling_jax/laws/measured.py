@@ -67,11 +67,11 @@ def measured_coverage(found, quantities, worlds=200, seed=0, level=0.95, method=
     intervals.answerable(found)
     if form.link is not None:
         raise NotTestable(f"{form.name} has a link of its own, whose inverse is not known")
-    draw = _noise(found, None if clusters is None else np.asarray(clusters)[points.rows])
+    labels = points.clusters if clusters is None else np.asarray(clusters)[points.rows]
+    draw = _noise(found, labels)
     law = found.predict(points.columns)
     arrays = {name: np.asarray(value) for name, value in found.params.items()}
     truth = {name: float(arrays[one] if isinstance(one, str) else one(arrays)) for name, one in quantities.items()}
-    labels = None if clusters is None else np.asarray(clusters)[points.rows]
     ends, refused = {name: [] for name in quantities}, 0
     for world in range(worlds):
         noise = draw(np.random.default_rng([seed, world]))

@@ -25,6 +25,7 @@ def add_parsers(commands):
         "--bootstrap", type=int, default=0, metavar="COUNT", help="percentile intervals of COUNT resamples instead of profiles"
     )
     one.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    one.add_argument("--check", type=int, default=0, metavar="WORLDS", help="measure what the intervals cover at these very points")
     one.add_argument("--solver", choices=("newton", "scipy"), default="newton")
     one.add_argument("--isoflop", action="store_true", help="compute-optimal size by Chinchilla's approaches 1, 2 and 3")
     one.add_argument("--budget", metavar="COLUMN", help="with --isoflop: which runs share a compute budget; default: by 6 N D")

@@ -105,11 +105,23 @@ def _one_fit(args, console, form, name, part, fixed):
     )
     console.print(f"intervals: {notes}", style="dim", soft_wrap=True)
     console.print(table(("parameter", "value", "95% interval"), rows))
+    checked = _checked(args, console, found) if args.check else {}
     for warning in found.warnings:
         console.print(f"  {_with_lines(warning, part)}", style="yellow", soft_wrap=True)
-    entry = record.to_json(found, name, ends, samples, args.seed if args.bootstrap else None, law=args.law, intervals=notes)
+    entry = record.to_json(found, name, ends, samples, args.seed if args.bootstrap else None, law=args.law, intervals=notes, **checked)
     entry["warnings"] = [_with_lines(warning, part) for warning in found.warnings]
     return entry, found
+
+
+def _checked(args, console, found):
+    """Measures and prints what the intervals of the parameters cover at this design; returns it as an entry of fit.json."""
+    from scaling_jax.laws import measured
+
+    method = "percentile" if args.bootstrap else None
+    seen = measured.measured_coverage(found, found.free, args.check, args.seed, method=method)
+    for name, one in seen.items():
+        console.print(f"  {name}: a stated 95% interval {one}", style="dim", soft_wrap=True)
+    return {"coverage": {name: {"covered": one.covered, "error": one.error, "worlds": one.worlds} for name, one in seen.items()}}
 
 
 def _intervals(args, found):

@@ -232,6 +232,13 @@ def test_isoflop(capsys, tmp_path):
     assert code == 0 and "2 parabolas" in out and "3 law" in out and "bias" in out
 
 
+def test_what_the_intervals_cover_is_measured_on_demand(capsys, points, tmp_path):
+    file = tmp_path / "fit.json"
+    code, out, _ = run(capsys, "fit", points, "--law=power", "--columns=params=N", "--check=25", f"--json={file}")
+    assert code == 0 and "alpha: a stated 95% interval covers" in out and "measured in 25 worlds" in out
+    assert json.loads(file.read_text())["fits"][0]["coverage"]["E"]["worlds"] == 25
+
+
 def test_which_run_next(capsys, points, tmp_path):
     file, candidates = tmp_path / "fit.json", tmp_path / "candidates.csv"
     fit_it(capsys, points, f"--json={file}")

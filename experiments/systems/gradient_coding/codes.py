@@ -109,16 +109,19 @@ def _draw(n, s, rng):
 
 @functools.lru_cache(maxsize=4096)
 def decoder(n, s, answered):
-    """a with sum_i a_i B[i] = (1, ..., 1) over the workers `answered` (a tuple of at least n - s), one entry each.
+    """The shortest a with sum_i a_i B[i] = (1, ..., 1) over the workers `answered` (a tuple of at least n - s), one entry each.
+
+    Rounding in the messages grows with the length of a, which is long for a few unlucky sets of a random code: errors of decoded
+    sums are near 1e-13 in the median, and were 1e-10 in the worst of some thousand.
 
     Raises:
       ValueError: fewer have answered.
     """
     if len(answered) < n - s:
         raise ValueError(f"{len(answered)} of {n} workers answered, the code needs {n - s}")
-    rows = cyclic_code(n, s)[list(answered[: n - s])].T
-    q, r = np.linalg.qr(rows)
-    solve = lambda target: np.linalg.solve(r, q.T @ target)
+    rows = cyclic_code(n, s)[list(answered)].T
+    left, sizes, right = np.linalg.svd(rows, full_matrices=False)
+    rank = n - s  # of any n - s rows or more
+    solve = lambda target: right[:rank].T @ ((left[:, :rank].T @ target) / sizes[:rank])
     a = solve(np.ones(n))
-    a += solve(np.ones(n) - rows @ a)  # one step of refinement: the code is random, and not always well conditioned
-    return np.append(a, np.zeros(len(answered) - len(a)))
+    return a + solve(np.ones(n) - rows @ a)  # one step of refinement

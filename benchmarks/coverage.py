@@ -60,7 +60,12 @@ def heavy(sd, dof=3):
 
 def shared(sd_seed, sd_rest, seeds):
     """A seed's effect on all its sizes, and noise of every run alone; seeds: label of each row."""
-    return lambda rng, n: sd_seed * rng.standard_normal(seeds.max() + 1)[seeds] + sd_rest * rng.standard_normal(n)
+
+    def draw(rng, n):
+        label = seeds if n == len(seeds) else np.arange(n)  # other runs are of seeds of their own
+        return sd_seed * rng.standard_normal(label.max() + 1)[label] + sd_rest * rng.standard_normal(n)
+
+    return draw
 
 
 def grid(seeds, **axes):
@@ -93,7 +98,7 @@ def power(sizes, seeds, clustered=False, noise=0.02, decades=None):
     asked = {name: name for name in truth} | {"loss at 10x N": law_at(forms.power, params=10 * x[-1])}
     runs = {"new run at the largest N": {"params": x[-1]}, "new run at 10x N": {"params": 10 * x[-1]}}
     if clustered:
-        return Design(forms.power, truth, columns, shared(0.7 * noise, 0.7 * noise, label), asked, {}, clusters=label)
+        return Design(forms.power, truth, columns, shared(0.7 * noise, 0.7 * noise, label), asked, runs, clusters=label)
     return Design(forms.power, truth, columns, normal(noise), asked, runs)
 
 
@@ -184,6 +189,7 @@ def designs():
             out[f"power, {sizes} sizes x {seeds} seeds shared"] = power(sizes, seeds, clustered=True)
     out["power, 4 sizes x 1 seed over two decades, noise 0.01"] = power(4, 1, noise=0.01, decades=2.0)
     out["power, 4 sizes x 3 seeds, noise 0.03"] = power(4, 3, noise=0.03)
+    out["power, 4 sizes x 3 seeds over half a decade"] = power(4, 3, decades=0.5)
     for budgets in (4, 5, 6):
         out[f"data_power, {budgets} budgets x 3 seeds"] = data_power(budgets, 3)
     out["ensemble, K = 1 to 8"] = ensemble()
@@ -222,9 +228,7 @@ def measure(design, worlds, resampled, seed):
         data = at | {design.form.y: unlink(law, design.noise(rng, n))}
         fitted = laws.fit(design.form, data, loss=design.loss)
         for method in design.methods if world < resampled else plain:
-            clusters = (
-                None if method == "profile" else design.clusters
-            )  # the profile takes every row as independent: by how much is it wrong?
+            clusters = None if method == "profile" else design.clusters  # which takes rows as independent: how wrong is that?
             begin = time.process_time()
             try:
                 ends = intervals.several(fitted, list(design.asked.values()), method=method, clusters=clusters, count=COUNT, seed=world)
@@ -236,7 +240,8 @@ def measure(design, worlds, resampled, seed):
             for name, one in zip(design.asked, ends, strict=True):
                 found[method, name].append(one)
         if design.runs:
-            band = fitted.band(ahead, kind="run")
+            whole = fitted if design.clusters is None else laws.fit(design.form, data, loss=design.loss, clusters=design.clusters)
+            band = whole.band(ahead, kind="run")
             drawn = unlink(design.form.predict(design.truth, ahead), design.noise(rng, len(design.runs)))
             for name, *point in zip(design.runs, band.low, band.high, drawn, strict=True):
                 new[name].append(tuple(map(float, point)))

@@ -217,16 +217,15 @@ def band(found, columns, level=0.95, kind="law"):
 
     For a run: the half widths on the scale of the residuals are sqrt(h_law^2 + h_noise^2), with h_noise = t s for least squares and
     the wider of t s_robust and the residuals' own quantiles, side by side, for Huber's loss: of few residuals the quantiles are too
-    narrow, and of wild ones t s is.
+    narrow, and of wild ones t s is. Of a fit with clusters the law's part is a jackknife, and leaving out one budget of compute at a
+    time shows how far the law itself is off, which independent rows cannot (benchmarks/law_extrapolation.py).
 
     Args:
       columns: the law's inputs, name -> array [m] or number. kind: "law" or "run".
     Returns:
       Interval of arrays [m].
     """
-    from scipy.special import stdtrit
 
-    from scaling_jax.laws import profile
     from scaling_jax.laws.fitting import problem
 
     if kind not in ("law", "run"):
@@ -240,19 +239,39 @@ def band(found, columns, level=0.95, kind="law"):
     low, high, se, dof = (np.array([getattr(part, name) for part in parts]) for name in ("low", "high", "se", "dof"))
     value = found.predict(inputs)
     if kind == "run":
-        freedom = found.n - len(found.free) if found.points.clusters is None else parts[0].dof
-        residual = found.residuals()
-        if found.loss == "huber":
-            seen = np.quantile(residual, [(1 - level) / 2, (1 + level) / 2]) * np.sqrt(found.n / freedom)
-            half = float(stdtrit(freedom, 0.5 + level / 2)) * profile.spread(residual, freedom)
-            tails = np.array([min(seen[0], -half), max(seen[1], half)])
-        else:
-            half = float(stdtrit(freedom, 0.5 + level / 2)) * np.sqrt(found.objective / freedom)
-            tails = np.array([-half, half])
+        tails = _new_run(found, level)
         centre = task.link(value)
         widths = [np.hypot(centre - task.link(low), tails[0]), np.hypot(task.link(high) - centre, tails[1])]
         low, high = (_unlink(found, side) for side in (centre - widths[0], centre + widths[1]))
     return Interval(value, low, high, se, dof, parts[0].method)
+
+
+def _new_run(found, level):
+    """How far one new run lies from the law, below and above on the scale of the residuals: t s, and the quantiles with Huber's loss.
+
+    Of a fit with clusters s^2 is the variance between clusters plus that within, with Satterthwaite's degrees of freedom.
+    """
+    from scipy.special import stdtrit
+
+    from scaling_jax.laws import profile
+
+    residual, labels = found.residuals(), found.points.clusters
+    freedom = dof = found.n - len(found.free)
+    s = np.sqrt(found.objective / freedom) if found.loss != "huber" else profile.spread(residual, freedom)
+    if labels is not None:
+        _, label, size = np.unique(labels, return_inverse=True, return_counts=True)
+        mean, groups = np.bincount(label, residual) / size, len(size)
+        within = float(((residual - mean[label]) ** 2).sum())
+        parts = np.array(
+            [float((mean**2).sum()) / (groups - 1), (1 - groups / found.n) * within / max(found.n - groups - len(found.free), 1)]
+        )
+        dof = parts.sum() ** 2 / (parts**2 / [groups - 1, max(found.n - groups - len(found.free), 1)]).sum()
+        s = max(np.sqrt(parts.sum()), s) if found.loss != "huber" else s
+    half = float(stdtrit(dof, 0.5 + level / 2)) * s
+    if found.loss != "huber":
+        return -half, half
+    low, high = np.quantile(residual, [(1 - level) / 2, (1 + level) / 2]) * np.sqrt(found.n / freedom)
+    return min(low, -half), max(high, half)
 
 
 def law_at(form, columns):

@@ -14,7 +14,7 @@ tiny: $(STAMP)  ## all of it: more data budgets and the joint limit
 	$(BIN)/scaling-jax study infinite_compute --scale=tiny --workdir=$(WORKDIR)
 
 test: $(STAMP) lint  ## the fast suite
-	$(BIN)/python -m pytest -q -m "not full and not system"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not full and not system"
 
 test-full: $(STAMP)  ## every smoke study, kills and resumes, planted worlds, the built wheel
 	$(BIN)/python -m pytest -q -m "full"

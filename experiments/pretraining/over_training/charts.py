@@ -1,10 +1,11 @@
 """The study's own figures: loss against compute, a line for every M, with the fitted law; error against loss."""
 
 import math
+from functools import partial
 
 import numpy as np
 
-from scaling_jax.laws import intervals
+from scaling_jax.laws import forms, intervals
 from scaling_jax.laws.form import NotTestable
 from scaling_jax.studies.charts import Chart, Series
 from scaling_jax.studies.figures import Figure
@@ -27,7 +28,7 @@ def own(title, caption, claims):
         lines = []
         for color, multiplier in enumerate(sorted(set(part["multiplier"].tolist()))):
             here = part.where(multiplier=multiplier)
-            lines.append(_law(law, multiplier, here["compute"], color))
+            lines.append(_law(partial(forms.over_training.predict, law), multiplier, here["compute"], color))
             for use in ("fit", "held out"):
                 if len(cells := here.where(use=use)):
                     lines.append(_cells(cells, f"M = {multiplier}{', held out' * (use != 'fit')}", color))
@@ -49,7 +50,7 @@ def paper(title, train_set, caption, claims):
         lines = []
         for color, multiplier in enumerate(sorted(set(part["multiplier"].tolist()))):
             here = part.where(multiplier=multiplier)
-            lines.append(_law(law, multiplier, here["compute"], color))
+            lines.append(_law(law.predict, multiplier, here["compute"], color))
             lines.append(_points(here["compute"], here["loss"], f"M = {multiplier}", color))
         fitted = part.where(use="fit")
         lines.append(_points(fitted["compute"], fitted["loss"], "fitted", len(lines)))
@@ -78,11 +79,11 @@ def errors(title, caption, claims):
     return Figure(title, draw, claims)
 
 
-def _law(law, multiplier, compute, color):
-    """The law at one M over the range of `compute`: N = sqrt(C / 6 M)."""
+def _law(predict, multiplier, compute, color):
+    """A law at one M over the range of `compute`: N = sqrt(C / 6 M)."""
     at = np.geomspace(min(compute), max(compute) * (1.0 + 1e-9), POINTS)
     params = np.sqrt(at / (6 * multiplier))
-    predicted = law.predict({"params": params, "tokens": multiplier * params})
+    predicted = predict({"params": params, "tokens": multiplier * params})
     return Series(f"M = {multiplier} fit", tuple(at.tolist()), tuple(predicted.tolist()), style="dash", color=color)
 
 

@@ -24,9 +24,8 @@ def own(data, use=None):
 
 
 def own_law(data):
-    """L(C, M) fitted to the cheap runs: a Fit."""
-    part = own(data, "fit")
-    return fitting.fit(forms.over_training, {name: part[name] for name in ("params", "tokens", "loss")})
+    """L(C, M) fitted to the cheap runs: {E, a, b, eta}."""
+    return law(own(data, "fit"))
 
 
 def own_rival(data):
@@ -36,24 +35,30 @@ def own_rival(data):
     return fitting.fit(compute_power, {name: part[name] for name in ("compute", "loss")})
 
 
-def own_errors(data, law):
-    """|predicted / measured - 1| of the mean loss of every held-out cell."""
+def own_errors(data, predict):
+    """|predicted / measured - 1| of the mean loss of every held-out cell; predict: columns -> losses."""
     part, out = own(data, "held out"), []
     for cell in dict.fromkeys(zip(part["size"].tolist(), part["multiplier"].tolist(), strict=True)):
         here = part.where(size=cell[0], multiplier=cell[1])
-        predicted = law.predict({name: here[name][:1] for name in law.form.inputs})
+        predicted = predict({name: here[name][:1] for name in ("params", "tokens", "compute")})
         out.append(abs(float(predicted[0]) / here.mean() - 1))
     return np.array(out)
 
 
 def own_error(data):
     """Mean relative error of the law over held-out cells."""
-    return float(own_errors(data, own_law(data)).mean())
+    found = own_law(data)
+    return float(own_errors(data, lambda columns: forms.over_training.predict(found, columns)).mean())
+
+
+def own_rival_error(data):
+    """The same of the line in compute."""
+    return float(own_errors(data, own_rival(data).predict).mean())
 
 
 def own_gain(data):
     """Mean relative error of the rival minus that of the law, over held-out cells."""
-    return float(own_errors(data, own_rival(data)).mean()) - own_error(data)
+    return own_rival_error(data) - own_error(data)
 
 
 def paper(data, **where):
@@ -103,49 +108,65 @@ def paper_unevenness(data):
 
 
 def _slopes(part):
-    """s_M / mean(s) - 1 of every M with two sizes or more."""
-    params, tokens, loss = (np.asarray(part[name], np.float64) for name in ("params", "tokens", "loss"))
-    if not np.isfinite(loss).all():
-        raise NotTestable("loss is nan in some rows: a run diverged")
-    above = loss - floor(params, tokens, loss)
+    """s_M / mean(s) - 1 of every M with two sizes or more; infinite where the floor of the law lies above some loss, and no exponent exists."""
+    above = part["loss"] - law(part)["E"]
     if not above.min() > 0:
-        raise NotTestable("the floor of the law lies above some loss")
-    y, x, multiplier, found = np.log(above), np.log(params * tokens), part["multiplier"], []
+        return np.array([np.inf])
+    y, x, multiplier, found = np.log(above), np.log(part["params"] * part["tokens"].astype(np.float64)), part["multiplier"], []
     for one in sorted(set(multiplier.tolist())):
         here = multiplier == one
         centred = x[here] - x[here].mean()
-        if len(set(params[here].tolist())) > 1:
+        if len(set(part["size"][here].tolist())) > 1:
             found.append((centred * y[here]).sum() / (centred**2).sum())
     if len(found) < 2:
         raise NotTestable("fewer than two lines of constant M with two sizes each")
     return np.array(found) / np.mean(found) - 1
 
 
-def floor(params, tokens, loss):
-    """E >= 0 of the least-squares fit of forms.over_training, by variable projection: linear in E, a, b at every eta of a grid.
+def law(part):
+    """The least-squares fit of forms.over_training to rows, {E, a, b, eta}, E >= 0: by variable projection, linear in E, a, b at every eta.
 
-    The least residual over the grid, and the parabola in ln eta through it and its neighbours. A null test fits thousands of times, and
-    moves losses only: the projections are kept.
+    The least residual over a grid of eta, and the parabola in ln eta through it and its neighbours; laws.fit finds the same to four digits.
+    A null test fits thousands of times and moves losses only, so the projections are kept: a thirtieth of a millisecond a fit.
+
+    Raises:
+      NotTestable: as few cells as parameters, or fewer; a run that diverged.
     """
-    bases, raise_ = _projections(tuple(params.tolist()), tuple(tokens.tolist()))
-    inside = np.einsum("enp,n->ep", bases, loss)
-    explained = (inside**2).sum(1)
-    best = int(explained.argmax())
-    if best in (0, len(ETAS) - 1):
-        raise NotTestable("the exponent of the law is at the end of its range")
-    left, here, right = explained[best - 1 : best + 2]
-    shift = 0.5 * (left - right) / (left - 2 * here + right)
-    return max(0.0, float(np.linalg.lstsq(raise_(ETAS[best] * (ETAS[1] / ETAS[0]) ** shift), loss, rcond=None)[0][0]))
+    params, tokens, loss = (np.asarray(part[name], np.float64) for name in ("params", "tokens", "loss"))
+    if not np.isfinite(loss).all():
+        raise NotTestable("loss is nan in some rows: a run diverged")
+    if len(set(zip(params.tolist(), tokens.tolist(), strict=True))) <= 4:
+        raise NotTestable("no degree of freedom: the law has 4 parameters and needs 5 cells")
+    key = tuple(params.tolist()), tuple(tokens.tolist())
+    eta, scales = _best(*key, True, loss)
+    if scales[0] < 0:
+        eta, scales = _best(*key, False, loss)
+        scales = [0.0, *scales]
+    geometric = [float(np.exp(np.mean(np.log(values)))) for values in (params, tokens)]
+    a, b = (scale * (6 * one**2) ** eta for scale, one in zip(scales[1:], geometric, strict=True))
+    return {"E": float(scales[0]), "a": float(a), "b": float(b), "eta": float(eta)}
+
+
+def _best(params, tokens, with_floor, loss):
+    """eta, and the scales of what the law adds up there: of the size and data terms in units of their geometric means."""
+    bases, columns = _projections(params, tokens, with_floor)
+    explained = (np.einsum("enp,n->ep", bases, loss) ** 2).sum(1)
+    best, eta = int(explained.argmax()), ETAS[explained.argmax()]
+    if 0 < best < len(ETAS) - 1:
+        left, here, right = explained[best - 1 : best + 2]
+        eta *= (ETAS[1] / ETAS[0]) ** (0.5 * (left - right) / (left - 2 * here + right))
+    return eta, np.linalg.lstsq(columns(eta), loss, rcond=None)[0]
 
 
 @functools.lru_cache(maxsize=64)
-def _projections(params, tokens):
-    """Orthonormal bases [eta, n, 3] of what the law can say at each eta, and the function eta -> its columns [n, 3]."""
-    size, data = (np.log(np.array(values) / np.exp(np.mean(np.log(values)))) for values in (params, tokens))
+def _projections(params, tokens, with_floor):
+    """Orthonormal bases [eta, n, p] of what the law can say at each eta, and the function eta -> its columns [n, p]."""
+    size, data = (np.log(np.array(values)) - np.mean(np.log(values)) for values in (params, tokens))
 
     def columns(eta):
         eta = np.asarray(eta)[..., None]
-        return np.stack(np.broadcast_arrays(np.ones(1), np.exp(-2 * eta * size), np.exp(-2 * eta * data)), axis=-1)
+        terms = [np.exp(-2 * eta * size), np.exp(-2 * eta * data)]
+        return np.stack(np.broadcast_arrays(*([np.ones(1)] if with_floor else []), *terms), axis=-1)
 
     return np.linalg.qr(columns(ETAS))[0], columns
 

@@ -75,7 +75,9 @@ def _study(args, rest):
     from scaling_jax import config as cfg
     from scaling_jax.studies import runner
 
-    runner.run(args.name, args.scale, args.workdir, until=args.until, dry_run=args.dry_run, ablate=args.ablate, overrides=cfg.overrides(rest))
+    runner.run(
+        args.name, args.scale, args.workdir, until=args.until, dry_run=args.dry_run, ablate=args.ablate, overrides=cfg.overrides(rest)
+    )
     return 0
 
 

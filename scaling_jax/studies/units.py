@@ -94,7 +94,7 @@ def simulate(function, settings, seed, **labels):
         raise ValueError(f"{name}: seed = {seed!r}: expected an integer from 0; take seeds from state.seeds(count)")
     fields = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
     config = Simulation(function, records.build(type(settings), fields, f"{name}.settings"), int(seed))
-    what = {"kind": "simulate", "schema": SCHEMA, "function": f"{function.__module__}.{name}", "record": type(settings).__name__}
+    what = {"kind": "simulate", "schema": SCHEMA, "function": name, "record": type(settings).__name__}
     what |= {"settings": records.canonical(config.settings)}
     identity, cell = records.digest(what | {"seed": config.seed}), records.digest(what)
     return Unit("simulate", config, identity, cell, labels=tuple(sorted(labels.items())))

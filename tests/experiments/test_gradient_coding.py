@@ -123,7 +123,8 @@ def promise_kept(design, pattern, jobs):
     """The master never waits longer, takes as stragglers those of the pattern, and every job is decoded by t + T."""
     done = schedule.run(design, np.where(pattern, 100.0, 1.0), jobs, slope=0.0)
     assert done.waited == 0 and (done.finished <= np.arange(jobs) + codes.delay(design)).all() and (done.finished >= np.arange(jobs)).all()
-    assert set(done.seconds) <= {0.0, 1.0, 2.0}
+    # once the last job has started, the workers that were fast may have nothing left to do: the fastest busy one is slow
+    assert set(done.seconds[:jobs]) <= {0.0, 1.0, 2.0}
     for answers in done.answers:
         assert all(len(workers) >= pattern.shape[1] - codes.tolerated(design) for workers in answers)
         assert len(answers) == (design.B if design.scheme == "M-SGC" and design.lam < pattern.shape[1] else design.scheme != "M-SGC")

@@ -113,7 +113,7 @@ def interval(found, quantity, level=0.95, method=None, clusters=None, count=4000
       found: a Fit. quantity: a parameter's name, or a function of {name: value or array}: `lambda p: compute_optimal(p, 1e24)[0]`.
       method: "profile" (profile.py; rows independent), "jackknife" (leaves out one row or cluster at a time, t with one degree of
         freedom less than there are; of single rows not with Huber's loss, whose minimum a row too many moves in jumps), "percentile" or
-        "bca" (resample.bootstrap with `count` and `seed`). None: profile, or jackknife where clusters are given. How often each covers at which n: docs/laws.md.
+        "bca" (resample.bootstrap with `count` and `seed`). None: profile, or jackknife where clusters are given. How often each covers at which n: benchmarks/coverage.py.
       clusters: label of each row's cluster, [n] in the order of the data, such as its seed where rows share one; None: those of the fit.
     Raises:
       NotTestable: no degree of freedom, or the points do not determine the parameters.

@@ -137,7 +137,7 @@ STUDY = Study(
         held_out=(("5.8k", 320), ("12k", 320), ("23k", 320)),
         cheap_seeds=4,
         held_out_seeds=3,
-        tuned=("2.9k", "5.8k", "12k"),
+        tuned=(("2.9k", 20), ("2.9k", 80), ("2.9k", 320), ("5.8k", 20), ("5.8k", 80), ("12k", 20)),
         rates=(3e-3, 1e-2, 3e-2, 1e-1),
         tuning_seeds=2,
         over_train=True,
@@ -158,7 +158,7 @@ STUDY = Study(
             held_out=(("small", 16),),
             cheap_seeds=1,
             held_out_seeds=1,
-            tuned=("small",),
+            tuned=(("small", 1),),
             rates=(1e-2,),
             tuning_seeds=1,
             **{
@@ -174,16 +174,16 @@ STUDY = Study(
         ),
         "tiny": {"data.unique_tokens": None, "train.checkpoint_every": 10_000, "train.log_every": 50},
         "small": {
-            "sizes": {**TINY, "46k": small_size(34, 96, 8), "93k": small_size(50, 156, 8)},
+            "sizes": {**{size: TINY[size] for size in ("5.8k", "12k", "23k")}, "46k": small_size(34, 96, 8), "93k": small_size(50, 156, 8)},
             "cheap": (
-                *((size, 20) for size in (*TINY, "46k")),
-                *((size, 80) for size in TINY),
-                *((size, 320) for size in ("2.9k", "5.8k", "12k")),
+                *((size, 20) for size in ("5.8k", "12k", "23k", "46k")),
+                *((size, 80) for size in ("5.8k", "12k", "23k")),
+                *((size, 320) for size in ("5.8k", "12k")),
             ),
             "held_out": (("23k", 320), ("46k", 80), ("93k", 20), ("93k", 80)),
             "cheap_seeds": 8,
             "held_out_seeds": 8,
-            "tuned": tuple(TINY),
+            "tuned": (*((size, 20) for size in ("5.8k", "12k", "23k")), *((size, 80) for size in ("5.8k", "12k")), ("5.8k", 320)),
             "data.unique_tokens": None,
             "train.checkpoint_every": 10_000,
             "train.log_every": 50,
@@ -222,6 +222,10 @@ STUDY = Study(
     estimates=(
         Estimate("our runs: exponent eta of the law fitted to cheap runs", statistics.eta),
         Estimate("our runs: limit E of that law", statistics.limit, "nats/token"),
+        Estimate(
+            "our runs: exponent of N where it may differ from that of D, all runs (the law says they are equal)", statistics.size_exponent
+        ),
+        Estimate("our runs: exponent of D where it may differ from that of N, all runs", statistics.data_exponent),
         Estimate(
             "published, RedPajama: relative error of the predicted loss at 1.44B, M = 640",
             statistics.headline("RedPajama", "1.44B", 640),

@@ -187,6 +187,7 @@ def designs():
     for sizes in (4, 8):
         for seeds in (3, 4, 5):
             out[f"power, {sizes} sizes x {seeds} seeds shared"] = power(sizes, seeds, clustered=True)
+    out["power, 4 sizes x 5 seeds shared, over half a decade"] = power(4, 5, clustered=True, decades=0.5)
     out["power, 4 sizes x 1 seed over two decades, noise 0.01"] = power(4, 1, noise=0.01, decades=2.0)
     out["power, 4 sizes x 3 seeds, noise 0.03"] = power(4, 3, noise=0.03)
     out["power, 4 sizes x 3 seeds over half a decade"] = power(4, 3, decades=0.5)

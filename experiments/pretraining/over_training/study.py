@@ -2,7 +2,9 @@
 
 Does a law fitted to cheap runs predict larger ones that are trained on many more tokens than compute alone would ask for? The paper's 104
 published runs are read, fitted and judged; at `tiny` four sizes from 2.9k to 23k parameters are trained on 20 to 320 tokens per parameter
-of the Python standard library's own sources, every token once.
+of the Python standard library's own sources, every token once. There the published claims hold and our own fail: sizes that small
+gain from tokens very unequally (the loss of 2.9k falls by 0.13 nats from M = 20 to 320, that of 23k by 0.37), and no law of one exponent
+fitted to the smallest can know that.
 """
 
 from scaling_jax.studies.claims import Claim
@@ -12,6 +14,7 @@ from . import charts, stages, statistics
 
 NO_OVER_TRAINING = {"over_train": False}
 WRONG_M = {"labels": "shuffled"}
+NO_M = {"labels": "blind"}
 WITHIN = 0.02  # of losses: the paper's own predictions are within 0.7%
 TASKS_WITHIN = 0.05  # of average errors: the paper's are within 3.6%
 PARALLEL = 0.1  # of the exponent
@@ -73,7 +76,7 @@ CLAIMS = (
         threshold=0,
         side=">",
         exchange=statistics.LOSS_PREDICTORS,
-        ablation=WRONG_M,
+        ablation=NO_M,
         unit="relative error of the loss",
         explain="mean relative error of the line minus that of the law",
     ),
@@ -93,7 +96,7 @@ CLAIMS = (
         threshold=0,
         side=">",
         exchange=statistics.TASK_PREDICTORS,
-        ablation=WRONG_M,
+        ablation=NO_M,
         unit="relative error of the average top-1 error",
         explain="mean relative error of a law in compute minus that through the loss",
     ),

@@ -264,7 +264,7 @@ STUDY = Study(
             "Loss against compute, published runs",
             "RedPajama",
             claims=(4, 5, 6),
-            caption="Trained on RedPajama, a colour for every M; lines are the law fitted to the five runs marked.",
+            caption="Trained on RedPajama, M of 20 and more, a colour for every M; lines are the law fitted to the five runs marked.",
         ),
         charts.errors(
             "Average error against loss",

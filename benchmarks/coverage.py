@@ -58,6 +58,13 @@ def heavy(sd, dof=3):
     return lambda rng, n: sd * rng.standard_t(dof, n)
 
 
+def falling(compute, largest=0.03, smallest=0.003):
+    """Normal noise that falls with compute [n], as that of published runs does: from `largest` to `smallest`, and so beyond the points."""
+    share = np.log(compute / compute.min()) / np.log(compute.max() / compute.min())
+    sd = largest * (smallest / largest) ** share
+    return lambda rng, n: (sd if n == len(sd) else smallest) * rng.standard_normal(n)
+
+
 def shared(sd_seed, sd_rest, seeds):
     """A seed's effect on all its sizes, and noise of every run alone; seeds: label of each row."""
 
@@ -146,9 +153,11 @@ def chinchilla_grid(sizes, budgets, seeds, noise, loss):
     return chinchilla(columns, noise, loss)
 
 
-def chinchilla_240(noise, loss="huber"):
+def chinchilla_random(n, noise, loss="huber"):
+    """Points scattered over sizes and tokens; noise: a draw, or a function of their compute that returns one."""
     rng = np.random.default_rng(0)
-    return chinchilla({"params": 10 ** rng.uniform(7.6, 10.2, 240), "tokens": 10 ** rng.uniform(9, 12, 240)}, noise, loss)
+    columns = {"params": 10 ** rng.uniform(7.6, 10.2, n), "tokens": 10 ** rng.uniform(9, 12, n)}
+    return chinchilla(columns, noise(6 * columns["params"] * columns["tokens"]) if noise is falling else noise, loss)
 
 
 def parscale():
@@ -187,6 +196,7 @@ def designs():
     for sizes in (4, 8):
         for seeds in (3, 4, 5):
             out[f"power, {sizes} sizes x {seeds} seeds shared"] = power(sizes, seeds, clustered=True)
+    out["power, 4 sizes x 5 seeds shared, over half a decade"] = power(4, 5, clustered=True, decades=0.5)
     out["power, 4 sizes x 1 seed over two decades, noise 0.01"] = power(4, 1, noise=0.01, decades=2.0)
     out["power, 4 sizes x 3 seeds, noise 0.03"] = power(4, 3, noise=0.03)
     out["power, 4 sizes x 3 seeds over half a decade"] = power(4, 3, decades=0.5)
@@ -200,8 +210,11 @@ def designs():
             sizes, budgets, seeds, outliers(0.01), "huber"
         )
     out["chinchilla huber, 6 x 5 x 1, normal"] = chinchilla_grid(6, 5, 1, normal(0.01), "huber")
-    out["chinchilla huber, 240 points, normal"] = chinchilla_240(normal(0.01))
-    out["chinchilla huber, 240 points, t of 3"] = chinchilla_240(heavy(0.01))
+    out["chinchilla huber, 240 points, normal"] = chinchilla_random(240, normal(0.01))
+    out["chinchilla huber, 240 points, t of 3"] = chinchilla_random(240, heavy(0.01))
+    for n in (60, 120, 240):
+        out[f"chinchilla huber, {n} points, noise that falls with compute"] = chinchilla_random(n, falling)
+    out["chinchilla log, 240 points, noise that falls with compute"] = chinchilla_random(240, falling, "log")
     out["parscale huber, 6 x 4, normal"] = parscale()
     out["over_training, 5 runs"], out["over_training, 12 runs"] = over_training(5), over_training(12)
     out["coverage, 10 counts"] = one_input(forms.coverage, {"a": -1.0, "b": -0.3}, 10 ** np.linspace(0, 3, 10), 0.02, 1e4)

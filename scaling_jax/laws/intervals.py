@@ -145,7 +145,8 @@ def several(found, quantities, level=0.95, method=None, clusters=None, count=400
     for one, value in zip(quantities, values, strict=True):
         draws = drawn.of(one)
         low, high = quantiles(draws, value, level, None if left_out is None else _of(left_out, one), drawn.groups)
-        out.append(Interval(value, low, high, float(np.std(draws, ddof=1)), len(draws) - 1, method))
+        se = float(np.std(draws, ddof=1)) if np.isfinite(draws).all() else float("inf")
+        out.append(Interval(value, low, high, se, len(draws) - 1, method))
     return out
 
 
@@ -177,12 +178,18 @@ def quantiles(draws, value, level, left_out=None, groups=None):
     share = (1 - level) / 2 if groups is None else _tail(level, groups)
     tail = np.array([share, 1 - share])
     if left_out is not None:
+        if not np.isfinite(left_out).all():
+            raise NotTestable("no BCa interval: without one row or cluster the quantity is no finite number")
         below = np.clip(((draws < value).sum() + 0.5 * (draws == value).sum()) / len(draws), 0.5 / len(draws), 1 - 0.5 / len(draws))
         d = left_out.mean() - left_out
         power = (d**2).sum() ** 1.5
         bias, acceleration = ndtri(below), (d**3).sum() / (6 * power) if power else 0.0
         z = bias + ndtri(tail)
         tail = ndtr(bias + z / (1 - acceleration * z))
+    if np.isnan(draws).any():
+        raise NotTestable(f"the quantity is no number in {np.isnan(draws).mean():.1%} of the resamples")
+    if np.isinf(draws).any():  # nothing lies between a number and infinity: the draw beyond the quantile stands for it
+        return float(np.quantile(draws, tail[0], method="lower")), float(np.quantile(draws, tail[1], method="higher"))
     low, high = np.quantile(draws, tail)
     return float(low), float(high)
 
@@ -197,6 +204,8 @@ def _delete_one(found, quantity, value, factor, level, left_out):
 
     values = _of(left_out, quantity)
     groups = len(values)
+    if not np.isfinite(values).all():
+        raise NotTestable("no jackknife: without one row or cluster the quantity is no finite number; use the profile")
     se = _jackknife_error(values)
     t = float(stdtrit(groups - 1, 0.5 + level / 2))
     if factor and (values > 0).all():

@@ -9,7 +9,7 @@ import pytest
 from scaling_jax import config as cfg
 from scaling_jax.laws import fitting, forms
 from scaling_jax.laws.form import NotTestable
-from scaling_jax.studies import runner, worlds
+from scaling_jax.studies import claims, runner, simulations, worlds
 from scaling_jax.studies.rows import Data
 from tests.studies.test_contract import parameters, planned
 
@@ -87,7 +87,17 @@ def test_with_shuffled_labels_the_published_statistics_get_worse(simulated, fram
     assert statistics.loss_error(right) == pytest.approx(statistics.loss_error(simulated))
     assert statistics.loss_error(wrong) > 2 * statistics.loss_error(right)
     assert statistics.paper_unevenness(wrong) > 2 * statistics.paper_unevenness(right)
-    assert statistics.loss_gain(wrong) < statistics.loss_gain(right)
+
+
+@pytest.mark.parametrize("labels", ["shuffled", "blind"])
+def test_the_ablations_run_and_their_claims_do_not_hold(labels, tmp_path):
+    study = runner.load(str(PATH))[0]
+    lost = [claim for claim in study.claims if claim.ablation == {"labels": labels}]
+    unit = STUDY.stages.paper(study.at("smoke", lost[0].ablation))[0]
+    rows = [{"stage": "published", **row} for row in STUDY.stages.rows(unit, simulations.run(unit, tmp_path), {})]
+    data = Data(pd.DataFrame(rows), {run: row["cell"] for row in rows for run in row["runs"]})
+    assert len(lost) == {"shuffled": 3, "blind": 2}[labels]
+    assert "holds" not in [v.verdict for v in claims.judge(lost, data, permutations=100)]
 
 
 def _observed(frame):

@@ -13,14 +13,14 @@ from scaling_jax.studies.figures import Figure
 from . import published, statistics
 
 POINTS = 60  # of a curve
-COMPUTE, LOSS = "compute 6 N D (FLOPs)", "test loss (nats per token)"
+GIGA, EXA = 1e9, 1e18  # units of compute on the axes of our and of the published runs
 
 
 def own(title, caption, claims):
     """Our runs by M, with intervals over seeds, and the law fitted to the cheap ones; what it was not fitted to is a series of its own."""
 
     def draw(data, _):
-        face = dict(title=title, caption=caption, x_label=COMPUTE, y_label=LOSS, x_log=True)
+        face = dict(title=title, caption=caption, x_label="compute 6 N D (GFLOP)", y_label="test loss (nats per token)", x_log=True)
         try:
             part, law = statistics.own(data), statistics.own_law(data)
         except NotTestable as error:
@@ -28,7 +28,7 @@ def own(title, caption, claims):
         lines = []
         for color, multiplier in enumerate(sorted(set(part["multiplier"].tolist()))):
             here = part.where(multiplier=multiplier)
-            lines.append(_law(partial(forms.over_training.predict, law), multiplier, here["compute"], color))
+            lines.append(_law(partial(forms.over_training.predict, law), multiplier, here["compute"], GIGA, color))
             for use in ("fit", "held out"):
                 if len(cells := here.where(use=use)):
                     lines.append(_cells(cells, f"M = {multiplier}{', held out' * (use != 'fit')}", color))
@@ -38,22 +38,22 @@ def own(title, caption, claims):
 
 
 def paper(title, train_set, caption, claims):
-    """The published runs of one training set by M, and the law fitted to five of them."""
+    """The published runs of one training set at M of 20 and more, and the law fitted to five of them."""
 
     def draw(data, _):
-        face = dict(title=title, caption=caption, x_label=COMPUTE, y_label="loss on C4 (nats per token)", x_log=True)
+        face = dict(title=title, caption=caption, x_label="compute 6 N D (exaFLOP)", y_label="loss on C4 (nats per token)", x_log=True)
         try:
-            part = statistics.paper(data, train_set=train_set)
+            part = statistics.paper(data, train_set=train_set, over_trained=1)
             law = published.loss_law(part.frame)
         except NotTestable as error:
             return Chart(**face, notes=(str(error),))
         lines = []
         for color, multiplier in enumerate(sorted(set(part["multiplier"].tolist()))):
             here = part.where(multiplier=multiplier)
-            lines.append(_law(law.predict, multiplier, here["compute"], color))
-            lines.append(_points(here["compute"], here["loss"], f"M = {multiplier}", color))
+            lines.append(_law(law.predict, multiplier, here["compute"], EXA, color))
+            lines.append(_points(here["compute"] / EXA, here["loss"], f"M = {multiplier}", color))
         fitted = part.where(use="fit")
-        lines.append(_points(fitted["compute"], fitted["loss"], "fitted", len(lines)))
+        lines.append(_points(fitted["compute"] / EXA, fitted["loss"], "fitted", 7))
         return Chart(**face, series=tuple(lines))
 
     return Figure(title, draw, claims)
@@ -79,12 +79,12 @@ def errors(title, caption, claims):
     return Figure(title, draw, claims)
 
 
-def _law(predict, multiplier, compute, color):
+def _law(predict, multiplier, compute, unit, color):
     """A law at one M over the range of `compute`: N = sqrt(C / 6 M)."""
     at = np.geomspace(min(compute), max(compute) * (1.0 + 1e-9), POINTS)
     params = np.sqrt(at / (6 * multiplier))
     predicted = predict({"params": params, "tokens": multiplier * params})
-    return Series(f"M = {multiplier} fit", tuple(at.tolist()), tuple(predicted.tolist()), style="dash", color=color)
+    return Series(f"M = {multiplier} fit", tuple((at / unit).tolist()), tuple(predicted.tolist()), style="dash", color=color)
 
 
 def _points(x, y, name, color):
@@ -103,7 +103,7 @@ def _cells(part, name, color):
             low, high = float(found.low), float(found.high)
         except NotTestable:
             pass  # one seed
-        columns.append((compute, mean, low, high, len(here)))
-        dots += [(compute, float(loss)) for loss in here["loss"]]
+        columns.append((compute / GIGA, mean, low, high, len(here)))
+        dots += [(compute / GIGA, float(loss)) for loss in here["loss"]]
     x, y, low, high, counts = zip(*columns, strict=True)
     return Series(name, x, y, low, high, tuple(dots), "points", color, counts)

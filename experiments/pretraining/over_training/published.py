@@ -34,16 +34,22 @@ compute_power = forms.offset_power(
 
 @dataclass(frozen=True)
 class Published:
-    """How the published runs are read. labels: "true", or "shuffled": token counts exchanged among the runs of one size and training set."""
+    """How the published runs are read.
 
-    labels: str = field("true", choices=("true", "shuffled"))
+    labels: "true"; or "shuffled": token counts exchanged among the runs of one size and training set; or "blind": laws see every run as
+    one of the same compute at M = 20.
+    """
+
+    labels: str = field("true", choices=("true", "shuffled", "blind"))
     tasks: str = field("error17", choices=("error17", "error46"))
 
 
 def runs(labels="true", seed=0):
-    """The published runs as a frame: train_set, size, params, tokens, multiplier, compute = 6 N D, loss, error17, error46, use.
+    """The published runs as a frame: train_set, size, params, tokens, multiplier, compute = 6 N D, loss, error17, error46, use,
+    error_fit.
 
-    use: "fit" (the five runs of the loss law), "held out" (costs more than each of those), "other".
+    use: "fit" (the five runs of the loss law), "held out" (costs more than each of those), "other". error_fit: 1 for the six runs of the
+    error law, those five and 1.4B at M = 20. labels, seed: see `Published`.
     """
     with open(TABLE, encoding="utf-8") as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
@@ -62,6 +68,10 @@ def runs(labels="true", seed=0):
     dearest = frame[fit].groupby("train_set")["compute"].max()
     beyond = frame["compute"] > dearest.reindex(frame["train_set"]).to_numpy() * (1 + 1e-9)
     frame["use"] = np.where(fit, "fit", np.where(beyond, "held out", "other"))
+    frame["error_fit"] = (fit | ((frame["multiplier"] == BASE) & (frame["params"] == BILLION))).astype(int)
+    if labels == "blind":
+        frame["params"] = np.sqrt(frame["compute"] / (6 * BASE))
+        frame["tokens"] = BASE * frame["params"]
     return frame
 
 
@@ -75,25 +85,20 @@ def rival_law(part):
     return fitting.fit(compute_power, part[(part["use"] == "fit") & (part["multiplier"] == BASE)])
 
 
-def error_runs(part):
-    """The six runs of the error law: the five, and 1.4B at M = 20."""
-    return part[(part["use"] == "fit") | ((part["params"] == BILLION) & (part["multiplier"] == BASE))]
-
-
 def error_law(part, tasks="error17"):
     """Err(L) of one training set: a Fit of forms.downstream_error."""
-    return fitting.fit(forms.downstream_error, error_runs(part), y=tasks)
+    return fitting.fit(forms.downstream_error, part[part["error_fit"] == 1], y=tasks)
 
 
 def error_rival(part, tasks="error17"):
     """The same errors against compute alone, from the same six runs: a Fit of compute_power."""
-    return fitting.fit(compute_power, error_runs(part), y=tasks)
+    return fitting.fit(compute_power, part[part["error_fit"] == 1], y=tasks)
 
 
 def predicted(part, tasks="error17"):
     """One training set's runs with the columns predicted, rival (losses), error, predicted_error, rival_error, error_held_out."""
     loss, rival = loss_law(part), rival_law(part)
-    held_out = (part["use"] == "held out") & ~part.index.isin(error_runs(part).index)
+    held_out = (part["use"] == "held out") & (part["error_fit"] == 0)
     return part.assign(
         predicted=loss.predict(part),
         rival=rival.predict(part),
@@ -133,12 +138,10 @@ def _estimates(name, part):
 
 
 def _of(found, name):
-    """Value and interval of a parameter as an estimate."""
+    """Value and interval of a parameter as an estimate; without an interval it says why."""
     try:
         interval = found.interval(name)
     except NotTestable as error:
-        return {"value": float(found[name]), "ci95": None, "reason": str(error)}
+        return {"value": float(found[name]), "reason": str(error)}
     ends = [float(interval.low), float(interval.high)]
-    return {"value": float(found[name])} | (
-        {"ci95": ends} if all(map(math.isfinite, ends)) else {"ci95": None, "reason": "the interval has no end"}
-    )
+    return {"value": float(found[name])} | ({"ci95": ends} if all(map(math.isfinite, ends)) else {"reason": "the interval has no end"})

@@ -50,23 +50,30 @@ def run(state, cell, seed, rate=None, **labels):
     return state.run(overrides, size=size, multiplier=multiplier, rung=rung, **labels)
 
 
-def tried(state, size, rate):
-    """Runs of `size` at M = base that try a learning rate on the tune split."""
-    return [run(state, (size, state["base"]), seed, rate) for seed in state.seeds(state["tuning_seeds"])]
+def tried(state, cell, rate):
+    """Runs of `cell` that try a learning rate on the tune split."""
+    return [run(state, cell, seed, rate) for seed in state.seeds(state["tuning_seeds"])]
 
 
 def tune(state):
-    """Every cheap size at M = base and every learning rate; nothing where the config's own rates are taken as they are."""
-    return [unit for size in state["tuned"] for rate in state["rates"] for unit in tried(state, size, rate)]
+    """Every cell to be tuned at every learning rate; nothing where the config's own rates are taken as they are.
+
+    A rate is tuned for each M: the best one falls as runs get longer, and a rate tuned at M = 20 would make over-training look worse than it is.
+    """
+    return [unit for cell in state["tuned"] for rate in state["rates"] for unit in tried(state, cell, rate)]
 
 
-def tuned_rate(state, size):
-    """The rate that was best on tune at M = base, and whether it is the first or last tried; a larger size takes that of the largest tuned."""
+def tuned_rate(state, cell):
+    """The rate that was best on tune, and whether it is the first or last tried.
+
+    A cell that was not tuned takes the rate of the largest size that was at its M.
+    """
     if not state["tuned"]:
         return None, ""
-    state = state.on("tune")
-    losses = lambda rate: [state.loss(unit) for unit in tried(state, size if size in state["tuned"] else state["tuned"][-1], rate)]
-    found = {rate: math.inf if None in losses(rate) else tuning.mean(losses(rate)) for rate in state["rates"]}
+    alike = [one for one in state["tuned"] if one[1] == cell[1]] or list(state["tuned"])
+    state, tuned = state.on("tune"), cell if cell in alike else alike[-1]
+    found = {rate: [state.loss(unit) for unit in tried(state, tuned, rate)] for rate in state["rates"]}
+    found = {rate: math.inf if None in losses else tuning.mean(losses) for rate, losses in found.items()}
     best = min(found, key=found.get)
     return best, "learning rate" if len(found) > 1 and best in (min(found), max(found)) else ""
 
@@ -77,7 +84,7 @@ def cells(setting, use):
     def expand(state):
         out = []
         for cell in state[setting]:
-            rate, edge = tuned_rate(state, cell[0])
+            rate, edge = tuned_rate(state, cell)
             out += [run(state, cell, seed, rate, use=use, edge=edge) for seed in state.seeds(state[f"{setting}_seeds"])]
         return out
 
@@ -105,7 +112,7 @@ def notes(frame):
         "Intervals about published runs say how held-out runs differ, given the five runs the law was fitted to: leaving one of five out "
         "leaves no degree of freedom.",
     ]
-    edges = sorted({f"size {r.size}" for r in frame.itertuples() if r.edge})
+    edges = sorted({f"size {r.size} at M = {r.multiplier}" for r in frame.itertuples() if r.edge})
     if edges:
         out.append(f"Learning rate at the edge of its grid, beyond which there may be a better one: {'; '.join(edges)}.")
     repeated = frame[frame["epochs"] > 1.0]

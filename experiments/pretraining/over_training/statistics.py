@@ -245,6 +245,22 @@ def limit(data):
     return own_law(data)["E"]
 
 
+def untied(data):
+    """E + A / N^alpha + B / D^beta fitted to all our runs: the law says alpha = beta = 2 eta."""
+    part = own(data)
+    return fitting.fit(forms.chinchilla, {name: part[name] for name in ("params", "tokens", "loss")}, loss="lsq")
+
+
+def size_exponent(data):
+    """alpha of `untied`."""
+    return untied(data)["alpha"]
+
+
+def data_exponent(data):
+    """beta of `untied`."""
+    return untied(data)["beta"]
+
+
 def headline(train_set, size, multiplier, predicted="predicted", measured="loss"):
     """A statistic: the relative error of one published run, in percent."""
 

@@ -2,7 +2,9 @@
 
 Does a law fitted to cheap runs predict larger ones that are trained on many more tokens than compute alone would ask for? The paper's 104
 published runs are read, fitted and judged; at `tiny` four sizes from 2.9k to 23k parameters are trained on 20 to 320 tokens per parameter
-of the Python standard library's own sources, every token once.
+of the Python standard library's own sources, every token once. There the published claims hold and our own fail: sizes that small
+gain from tokens very unequally (the loss of 2.9k falls by 0.13 nats from M = 20 to 320, that of 23k by 0.37), and no law of one exponent
+fitted to the smallest can know that.
 """
 
 from scaling_jax.studies.claims import Claim
@@ -12,6 +14,7 @@ from . import charts, stages, statistics
 
 NO_OVER_TRAINING = {"over_train": False}
 WRONG_M = {"labels": "shuffled"}
+NO_M = {"labels": "blind"}
 WITHIN = 0.02  # of losses: the paper's own predictions are within 0.7%
 TASKS_WITHIN = 0.05  # of average errors: the paper's are within 3.6%
 PARALLEL = 0.1  # of the exponent
@@ -73,7 +76,7 @@ CLAIMS = (
         threshold=0,
         side=">",
         exchange=statistics.LOSS_PREDICTORS,
-        ablation=WRONG_M,
+        ablation=NO_M,
         unit="relative error of the loss",
         explain="mean relative error of the line minus that of the law",
     ),
@@ -93,7 +96,7 @@ CLAIMS = (
         threshold=0,
         side=">",
         exchange=statistics.TASK_PREDICTORS,
-        ablation=WRONG_M,
+        ablation=NO_M,
         unit="relative error of the average top-1 error",
         explain="mean relative error of a law in compute minus that through the loss",
     ),
@@ -137,7 +140,7 @@ STUDY = Study(
         held_out=(("5.8k", 320), ("12k", 320), ("23k", 320)),
         cheap_seeds=4,
         held_out_seeds=3,
-        tuned=("2.9k", "5.8k", "12k"),
+        tuned=(("2.9k", 20), ("2.9k", 80), ("2.9k", 320), ("5.8k", 20), ("5.8k", 80), ("12k", 20)),
         rates=(3e-3, 1e-2, 3e-2, 1e-1),
         tuning_seeds=2,
         over_train=True,
@@ -158,7 +161,7 @@ STUDY = Study(
             held_out=(("small", 16),),
             cheap_seeds=1,
             held_out_seeds=1,
-            tuned=("small",),
+            tuned=(("small", 1),),
             rates=(1e-2,),
             tuning_seeds=1,
             **{
@@ -174,16 +177,16 @@ STUDY = Study(
         ),
         "tiny": {"data.unique_tokens": None, "train.checkpoint_every": 10_000, "train.log_every": 50},
         "small": {
-            "sizes": {**TINY, "46k": small_size(34, 96, 8), "93k": small_size(50, 156, 8)},
+            "sizes": {**{size: TINY[size] for size in ("5.8k", "12k", "23k")}, "46k": small_size(34, 96, 8), "93k": small_size(50, 156, 8)},
             "cheap": (
-                *((size, 20) for size in (*TINY, "46k")),
-                *((size, 80) for size in TINY),
-                *((size, 320) for size in ("2.9k", "5.8k", "12k")),
+                *((size, 20) for size in ("5.8k", "12k", "23k", "46k")),
+                *((size, 80) for size in ("5.8k", "12k", "23k")),
+                *((size, 320) for size in ("5.8k", "12k")),
             ),
             "held_out": (("23k", 320), ("46k", 80), ("93k", 20), ("93k", 80)),
             "cheap_seeds": 8,
             "held_out_seeds": 8,
-            "tuned": tuple(TINY),
+            "tuned": (*((size, 20) for size in ("5.8k", "12k", "23k")), *((size, 80) for size in ("5.8k", "12k")), ("5.8k", 320)),
             "data.unique_tokens": None,
             "train.checkpoint_every": 10_000,
             "train.log_every": 50,
@@ -223,6 +226,10 @@ STUDY = Study(
         Estimate("our runs: exponent eta of the law fitted to cheap runs", statistics.eta),
         Estimate("our runs: limit E of that law", statistics.limit, "nats/token"),
         Estimate(
+            "our runs: exponent of N where it may differ from that of D, all runs (the law says they are equal)", statistics.size_exponent
+        ),
+        Estimate("our runs: exponent of D where it may differ from that of N, all runs", statistics.data_exponent),
+        Estimate(
             "published, RedPajama: relative error of the predicted loss at 1.44B, M = 640",
             statistics.headline("RedPajama", "1.44B", 640),
             "%",
@@ -257,7 +264,7 @@ STUDY = Study(
             "Loss against compute, published runs",
             "RedPajama",
             claims=(4, 5, 6),
-            caption="Trained on RedPajama, a colour for every M; lines are the law fitted to the five runs marked.",
+            caption="Trained on RedPajama, M of 20 and more, a colour for every M; lines are the law fitted to the five runs marked.",
         ),
         charts.errors(
             "Average error against loss",

@@ -131,7 +131,7 @@ def test_the_hyperbola_is_the_fit_of_the_library(module):
     rng, batches = np.random.default_rng(0), np.array([128.0, 512, 1024, 2048])
     least, critical = rng.uniform(10, 100, 12), 10 ** rng.uniform(2.3, 3.7, 12)
     steps = least[:, None] * (1 + critical[:, None] / batches) * np.exp(0.03 * rng.standard_normal((12, 4)))
-    found = module.crossings.hyperbola(batches, steps)
+    found = module.statistics.crossings.hyperbola(batches, steps)
     for i in range(12):
         fit = laws.fit(forms.batch_tradeoff, {"batch": batches, "steps": steps[i]})
         assert found[0][i] == pytest.approx(fit["S_min"], rel=2e-3)
@@ -142,8 +142,8 @@ def test_the_hyperbola_is_the_fit_of_the_library(module):
 def test_a_critical_batch_out_of_reach_ends_at_the_edge(module, exact):
     """Steps that do not depend on the batch, or fall as its inverse: the ends of what is looked at, not beyond."""
     batches = np.array([128.0, 512, 1024, 2048])
-    _, critical = module.crossings.hyperbola(batches, 10.0 * (1 + exact / batches)[None])
-    edge = 128 / module.crossings.BEYOND if exact < 1 else 2048 * module.crossings.BEYOND
+    _, critical = module.statistics.crossings.hyperbola(batches, 10.0 * (1 + exact / batches)[None])
+    edge = 128 / module.statistics.crossings.BEYOND if exact < 1 else 2048 * module.statistics.crossings.BEYOND
     assert critical[0] == pytest.approx(edge, rel=0.01)
 
 
@@ -157,9 +157,9 @@ def points(params, noise=0.0, seed=0):
 def test_crossings_find_the_planted_critical_batch(module):
     """B_crit of the law at every level, from nothing but curves; the curves are smoothed by a form that is not the law's, hence 15%."""
     at = points(TRUE)
-    _, loss, batches, steps = module.crossings.crossings(at)
-    _, critical = module.crossings.hyperbola(batches, steps)
-    assert len(loss) == 4 * module.crossings.LEVELS
+    _, loss, batches, steps = module.statistics.crossings.crossings(at)
+    _, critical = module.statistics.crossings.hyperbola(batches, steps)
+    assert len(loss) == 4 * module.statistics.crossings.LEVELS
     np.testing.assert_allclose(critical, forms.critical_batch.predict(TRUE, {"loss": loss}), rtol=0.15)
 
 
@@ -167,8 +167,8 @@ def test_step_by_step_and_at_once_predict_a_planted_size(module):
     """Fitted to three sizes, both give the trajectory of a fourth, four times as large, to 1%."""
     at = points(TRUE)
     held = at["params"] == at["params"].max()
-    known, largest = (module.crossings.select(at, keep) for keep in (~held, held))
-    for params in (module.crossings.stepwise(known), module.statistics.fitted(module.statistics.LAW, known).params):
+    known, largest = (module.statistics.crossings.select(at, keep) for keep in (~held, held))
+    for params in (module.statistics.crossings.stepwise(known), module.statistics.fitted(module.statistics.LAW, known).params):
         np.testing.assert_allclose(forms.trajectory.predict(params, largest), largest["loss"], rtol=0.01)
 
 
@@ -184,7 +184,7 @@ def test_few_starts_find_the_minimum_that_all_find(module, seed):
 def test_a_curve_is_carried_over_place_by_place(module):
     at = points(TRUE)
     held = at["params"] == at["params"].max()
-    known, largest = (module.crossings.select(at, keep) for keep in (~held, held))
+    known, largest = (module.statistics.crossings.select(at, keep) for keep in (~held, held))
     carried = module.statistics.carried(known, largest)
     np.testing.assert_array_equal(carried, known["loss"][known["params"] == known["params"].max()])
     with pytest.raises(NotTestable, match="no point at"):
@@ -195,7 +195,7 @@ def test_a_run_that_diverged_is_not_averaged(module):
     rows = module.stages.rows(planned(PATH, "tiny")[0], {"evaluations": {"step": [1, 2], "test/loss": [3.0, math.nan]}}, {})
     frame = Data(__import__("pandas").DataFrame(rows), {rows[0]["runs"][0]: "cell"})
     with pytest.raises(NotTestable, match="diverged"):
-        module.crossings.averaged(frame)
+        module.statistics.crossings.averaged(frame)
 
 
 # --- the claims in worlds of our own -----------------------------------------------------------------------------------------

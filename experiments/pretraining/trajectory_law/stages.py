@@ -114,18 +114,21 @@ def tune(state):
     """The middle size at every batch size, every size at the middle one."""
     middle, center = state["tune_size"], state["tune_batch"]
     batches = [*state["batches"], *held_batches(state)]
-    pairs = dict.fromkeys([(middle, batch) for batch in batches] + [(size, center) for size in shapes(state, TEXT)])
-    return [unit for size, batch in pairs for unit in _visited(state, size, batch, TEXT)]
+    return _visited(state, [(middle, batch) for batch in batches] + [(size, center) for size in shapes(state, TEXT)], TEXT)
 
 
 def tune_known(state):
     """The middle size at every batch size, on the text of known entropy; what other sizes need is taken from the text."""
-    return [unit for batch in known_batches(state) for unit in _visited(state, state["tune_size"], batch, KNOWN)]
+    return _visited(state, [(state["tune_size"], batch) for batch in known_batches(state)], KNOWN)
 
 
-def _visited(state, size, batch, setting):
-    points, seeds = descent(state, size, batch, setting).visited, state.seeds(state["tuning_seeds"])
-    return [run(state, size, batch, point["rate"], seed, setting) for point in points for seed in seeds]
+def _visited(state, pairs, setting):
+    """The runs of the descents of (size, batch) pairs; where an ablation trains several pairs alike they share one descent."""
+    seeds = state.seeds(state["tuning_seeds"])
+    descents = {trained(state, *pair, setting): descent(state, *pair, setting) for pair in pairs}
+    return [
+        run(state, *pair, point["rate"], seed, setting) for pair, found in descents.items() for point in found.visited for seed in seeds
+    ]
 
 
 def sizes(state):

@@ -6,6 +6,7 @@ medians: an interval by leaving out runs wants a smooth statistic; the medians a
 
 import dataclasses
 import functools
+import math
 
 import numpy as np
 
@@ -145,14 +146,33 @@ def rule_error(data):
 
 
 def growth(data):
-    """How steeply the critical batch grows as the loss of one size falls: -d ln B_crit / d ln L, sizes each around their own mean."""
+    """How the share that steps save in a larger batch grows as the loss of one size falls: d (d ln S / d ln B) / d ln L.
+
+    S(B) = S_min (1 + B_crit / B) falls with the slope d ln S / d ln B = -B_crit / (B + B_crit): from 0 above the critical batch to -1
+    below. A critical batch that does not move leaves it as it is at every loss. Sizes each around their own mean.
+    """
     params, loss, batches, steps = crossings.crossings(averaged(data.where(**FITTED)))
-    _, critical = crossings.hyperbola(batches, steps)
-    x, y = np.log(loss), np.log(critical)
+    x = np.log(batches) - np.log(batches).mean()
+    return _trend(params, np.log(loss), np.log(steps) @ x / (x @ x))
+
+
+def critical_growth(data):
+    """-d ln B_crit / d ln L along the training of one size, from a hyperbola at every loss: the law calls it 1 / alpha_B.
+
+    No claim, for chance has no say in it: where batches are exchanged there is no critical batch, and the best one jumps from end to end
+    of what is looked at, which is as steep a trend as any.
+    """
+    params, loss, batches, steps = crossings.crossings(averaged(data.where(**FITTED)))
+    return -_trend(params, np.log(loss), np.log(crossings.hyperbola(batches, steps)[1]))
+
+
+def _trend(params, x, y):
+    """The slope of y over x, sizes each around their own mean."""
+    x, y = x.copy(), y.copy()
     for size in np.unique(params):
         x[params == size] -= x[params == size].mean()
         y[params == size] -= y[params == size].mean()
-    return -float(x @ y / (x @ x))
+    return float(x @ y / (x @ x))
 
 
 def trade(data):
@@ -233,7 +253,58 @@ def floor_found(data):
 
 # --- what chance permutes ----------------------------------------------------------------------------------------------------
 
-SIZES_EXCHANGED = permute("params", within=("batch", "seed"), where=SIZES, text="sizes of the runs of one batch size and seed")
+
+def _last_two(column, where):
+    """`where`, of the value of `column` held out and the nearest one fitted, in the cells that have runs of both."""
+    other = "batch" if column == "params" else "params"
+
+    def chosen(data):
+        part = data.where(**where)
+        values = np.unique(part[column])[-2:].tolist()
+        both = set.intersection(*(set(part.where(**{column: value})[other].tolist()) for value in values))
+        return {**where, column: values, other: sorted(both)}
+
+    return chosen
+
+
+# What is held out might be no different from its nearest neighbour: that neighbour's curve would be all there is to know.
+_LAST_SIZES = "the two largest sizes of the runs of one batch size and seed"
+SIZES_EXCHANGED = permute("params", within=("batch", "seed"), where=_last_two("params", SIZES), text=_LAST_SIZES)
+KNOWN_EXCHANGED = permute("params", within=("batch", "seed"), where=_last_two("params", SOURCES), text=_LAST_SIZES)
+HELD_BATCH_EXCHANGED = permute(
+    "batch",
+    within=("params", "seed"),
+    where=_last_two("batch", BATCHES),
+    text="the two largest batch sizes of the runs of one size and seed",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class CurvesExchanged:
+    """An exchange for `permute`'s place: the batch sizes of the whole curves of one size, all seeds of a curve together.
+
+    Where every batch size gains alike as the loss falls, and only then, one order of the curves is as good as another: so it is chance
+    for a trend, even where steps do depend on the batch. Exchanging single runs would mix curves of different lengths into one.
+    """
+
+    def describe(self):
+        return "batch sizes of the curves of one size"
+
+    def arrangements(self, data):
+        return math.prod(math.factorial(len(batches)) for _, batches, _ in self._curves(data))
+
+    def __call__(self, data, rng):
+        column = data["batch"]
+        for rows, batches, which in self._curves(data):
+            column[rows] = rng.permutation(batches)[which]
+        return data.replace("batch", column)
+
+    def _curves(self, data):
+        """Per size: rows [r] of the view, its batch sizes, and which of them each row has [r]."""
+        fitted = (data["setting"] == FITTED["setting"]) & (data["stage"] == FITTED["stage"])
+        for size in np.unique(data["params"][fitted]):
+            rows = np.flatnonzero(fitted & (data["params"] == size))
+            yield rows, *np.unique(data["batch"][rows], return_inverse=True)
+
+
 BATCHES_EXCHANGED = permute("batch", within=("params", "seed"), where=FITTED, text="batch sizes of the runs of one size and seed")
-HELD_BATCH_EXCHANGED = permute("batch", within=("params", "seed"), where=BATCHES, text="batch sizes of the runs of one size and seed")
-KNOWN_EXCHANGED = permute("params", within=("batch", "seed"), where=SOURCES, text="sizes of the runs of one batch size and seed")

@@ -43,7 +43,7 @@ def critical_batch(title, claims, caption):
     """The critical batch at every loss level of every fitted size (points), and the law through them (dashes)."""
 
     def draw(data, _):
-        face = dict(title=title, caption=caption, x_label="test loss (nats per token)", y_label="critical batch (tokens)", y_log=True)
+        face = dict(title=title, caption=caption, x_label="test loss (nats per token)", y_label="critical batch (tokens)")
         try:
             points = crossings.averaged(data.where(**statistics.FITTED))
             params, loss, batches, steps = crossings.crossings(points)
@@ -58,6 +58,7 @@ def critical_batch(title, claims, caption):
             series.append(Series(f"{number(size)} parameters", tuple(x), tuple(y), style="points", color=color))
         at = np.linspace(loss.min(), loss.max(), FINE)
         series.append(Series("law", tuple(at.tolist()), tuple(law.predict({"loss": at}).tolist()), style="dash", color=len(series)))
-        return Chart(**face, series=tuple(series))
+        decades = critical.max() > 10 * critical.min()  # below one a logarithmic axis has a single label
+        return Chart(**face, series=tuple(series), y_log=bool(decades))
 
     return Figure(title, draw, claims)

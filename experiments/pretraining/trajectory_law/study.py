@@ -68,7 +68,7 @@ CLAIMS = (
 
 
 def width(value, layers=1):
-    """A size: heads of 16, or one head where that is all there is."""
+    """A size with heads of 16, or one head below a width of 32."""
     return {"model.width": value, "model.heads": max(1, value // 16), "model.layers": layers}
 
 

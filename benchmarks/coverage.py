@@ -1,6 +1,7 @@
 """What the intervals of fitted laws really cover: planted worlds with known truth, at the designs that studies use.
 
     python benchmarks/coverage.py --worlds 1000 --json benchmarks/results/law_coverage_DATE.json
+    python benchmarks/coverage.py --table benchmarks/results/law_coverage_DATE.json      the table of docs/laws.md
 
 A world plants a law, adds noise, fits it as a user would and asks for intervals of 95%. Bootstraps run on the first --resampled worlds
 only, with 1000 resamples each; the standard error of every share is sqrt(c (1 - c) / worlds).
@@ -273,7 +274,12 @@ def main():
     parser.add_argument("--only", help="designs whose name contains this")
     parser.add_argument("--methods", help="only these, with commas")
     parser.add_argument("--json")
+    parser.add_argument("--table", help="print the table of this result and do nothing else")
     args = parser.parse_args()
+    if args.table:
+        with open(args.table, encoding="utf-8") as file:
+            print(table(json.load(file)))
+        return
     out = {
         "worlds": args.worlds,
         "worlds_resampled": min(args.worlds, args.resampled),
@@ -314,6 +320,21 @@ def main():
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:
             json.dump(out, file, indent=1)
+
+
+def table(result):
+    """The table of docs/laws.md: per design, lowest and highest coverage over its quantities, in percent, and how many lie outside 92-98."""
+    out = ["| design | n | profile | jackknife | percentile | BCa | new run |", "|---|---|---|---|---|---|---|"]
+    for name, design in result["designs"].items():
+        cells = []
+        for method in (*ROBUST, "band"):
+            asked = {quantity: one for quantity, one in design["coverage"].get(method, {}).items() if one["worlds"]}
+            shares = [100 * one["covered"] for one in asked.values()]
+            outside = [share for share in shares if not 92 <= share <= 98]
+            ends = sorted({f"{share:.0f}" for share in (min(shares), max(shares))}) if shares else ()
+            cells.append("-".join(sorted(ends, key=int)) + (f" ({len(outside)}/{len(shares)})" if outside else ""))
+        out.append(f"| {name} | {design['n']} | {' | '.join(cells)} |")
+    return "\n".join(out)
 
 
 def _plain(one):

@@ -24,7 +24,7 @@ def held_out(laws, data, by, share=0.2, above=None, **options):
     forms = [as_form(law) for law in laws]
     if len({form.name for form in forms}) < len(forms):
         raise ValueError(f"laws: two are called {next(f.name for f in forms if [g.name for g in forms].count(f.name) > 1)!r}; rename one")
-    data, weights = _chosen(data, options.pop("where", None), options.pop("weights", None))
+    data, weights, clusters = _chosen(data, options.pop("where", None), options.pop("weights", None), options.pop("clusters", None))
     size = np.asarray(data[by], np.float64)
     if not np.isfinite(size).all():
         raise ValueError(f"{by}: every row needs a finite value to say which are the largest")
@@ -39,7 +39,8 @@ def held_out(laws, data, by, share=0.2, above=None, **options):
         y = options.get("y") or form.y
         row = {"fitted": int((~largest).sum()), "held_out": int(largest.sum()), "note": ""}
         try:
-            found = fit(form, small, weights=None if weights is None else weights[~largest], **options)
+            part = lambda labels: None if labels is None else labels[~largest]
+            found = fit(form, small, weights=part(weights), clusters=part(clusters), **options)
             error = found.predict(large) - np.asarray(large[y], np.float64)
             relative = np.abs(error) / np.abs(np.asarray(large[y], np.float64))
             spread = np.sqrt(
@@ -55,12 +56,12 @@ def held_out(laws, data, by, share=0.2, above=None, **options):
     return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns).sort_values("median_error")
 
 
-def _chosen(data, where, weights):
-    """The rows of `where` as a mapping, and their weights."""
+def _chosen(data, where, *labels):
+    """The rows of `where` as a mapping, and what belongs to each row, such as its weight, of those rows."""
     keep = np.ones(len(np.asarray(data[next(iter(data))])), bool)
     for name, value in (where or {}).items():
         keep &= np.isin(np.asarray(data[name]), value if isinstance(value, (list, tuple)) else [value])
-    return {name: np.asarray(data[name])[keep] for name in data}, None if weights is None else np.asarray(weights)[keep]
+    return {name: np.asarray(data[name])[keep] for name in data}, *(None if one is None else np.asarray(one)[keep] for one in labels)
 
 
 def pooled(law, groups, shared):

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from scaling_jax.laws import profile
+from scaling_jax.laws import intervals, profile
 from scaling_jax.laws.fitting import problem
 from scaling_jax.laws.form import NotTestable
 from scaling_jax.laws.points import Points
@@ -35,7 +35,8 @@ def next_run(found, candidates, quantity, cost=None, level=0.95, target=None, we
       quantity: a parameter's name, or a function of {name: value or array}, as intervals.interval takes.
       cost: of each candidate, [m] or one number above zero, or a function of the candidates; None: 6 N D FLOPs where they have params
         and tokens, else their compute, else 1 a run.
-      target: width to be reached; None: not asked. weights: of each candidate's run in the fit, [m] or a number; None: 1.
+      target: width to be reached; None: not asked. weights: of each candidate's run in the fit, [m] or a number; None:
+        that of a run of the points' mean variance, 1 where they have no weights.
     Returns:
       A frame indexed as the candidates: the inputs, cost, se_before, se_after, width_before, width_after, shrinkage (of the width),
       shrinkage_per_cost, with a target also runs_to_target (inf: no number of such runs gets there) and cost_to_target, and note:
@@ -50,7 +51,7 @@ def next_run(found, candidates, quantity, cost=None, level=0.95, target=None, we
     inputs, index = _inputs(found, candidates)
     count = len(index)
     price = _costs(candidates, cost, count)
-    w = np.ones(count) if weights is None else _positive("weights", weights, count)
+    w = np.full(count, 1 / (1 / found.points.weights).mean()) if weights is None else _positive("weights", weights, count)
     if target is not None and not 0 < target < np.inf:
         raise ConfigError(f"target = {target!r}: expected a width above zero, or None")
     s, whole, along, own, freedom = _directions(found, inputs, quantity)
@@ -135,8 +136,7 @@ def _directions(found, inputs, quantity):
     freedom = found.n - int(task.free.sum())
     if freedom < 1:
         raise NotTestable(f"no interval: {found.n} points and {len(found.free)} free parameters leave no degree of freedom")
-    if not found.identified:
-        raise NotTestable(f"no interval: {found.warnings[0]}")
+    intervals.answerable(found)
     low, high = task.box
     x = np.clip(task.encode(np.array([[found.params[name] for name in task.form.params]])), low, high)
     inside = task.free & (x[0] > low) & (x[0] < high)

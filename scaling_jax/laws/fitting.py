@@ -113,7 +113,8 @@ def fit(law, data, where=None, fixed=None, weights=None, y=None, loss=None, delt
       data: mapping or frame with the law's inputs and `y`, or a pandas Series of y indexed by the law's one input.
       where: column -> value, or list of values: only these rows.
       fixed: parameter -> value that is given, not fitted.
-      weights: array [n], one per row of data; None weighs all alike, rows of weight 0 do not count.
+      weights: array [n], one per row of data: inverse variances of link(y) up to a factor, which changes no interval and no band; None
+        weighs all alike, rows of weight 0 do not count.
       y: the column predicted; None: the one the law names, "loss" for most.
       loss: "lsq" (rho = r^2, link = identity), "log" (r^2, ln) or "huber" (Huber's function with `delta`, summed, ln); None: the law's own.
       clusters: label of each row's cluster, [n], such as its seed where rows of one seed share something: intervals and bands then count
@@ -174,8 +175,10 @@ def _degrees(form, fixed, columns):
     distinct = len(set(zip(*(values.tolist() for values in columns.values()), strict=True)))
     free = len(form.params) - len(fixed)
     if distinct <= free:
+        same = [f"{name} is {values[0]:g} in every row" for name, values in columns.items() if distinct > 1 and (values == values[0]).all()]
         raise NotTestable(
-            f"no degree of freedom: {form.name} has {free} {'free ' if fixed else ''}parameters and there are {distinct} distinct {', '.join(form.inputs)}; needs {free + 1}"
+            f"no degree of freedom: {form.name} has {free} {'free ' if fixed else ''}parameters and there are {distinct} distinct {', '.join(form.inputs)}"
+            f"{' (' + ' and '.join(same) + ')' if same else ''}; needs {free + 1}"
         )
     return distinct
 

@@ -22,6 +22,11 @@ def _power(x, exponent):
     return np.exp(exponent * np.log(x))
 
 
+def _logarithm_above_one(x):
+    """ln x where x > 1, nan elsewhere."""
+    return np.where(x > 1, np.log(np.where(x > 1, x, 2.0)), np.nan)
+
+
 def offset_power(name, x, params, source, exponents=EXPONENTS):
     """The form `offset + scale / x ** exponent` with its own names: offset and scale non-negative, the exponent within `exponents`."""
     offset, scale, exponent = params
@@ -238,7 +243,7 @@ qat_fraction = Form(
     equation="f*(N, D, B) = exp(-a / ln S_total),  S_total = D / (N B / 8) > 1",
     inputs=("params", "tokens", "bits"),
     params=("a",),
-    function=lambda p, x: np.exp(-p["a"] / np.log(x["tokens"] / (x["params"] * x["bits"] / 8))),
+    function=lambda p, x: np.exp(-p["a"] / _logarithm_above_one(x["tokens"] / (x["params"] * x["bits"] / 8))),
     bounds={"a": (0.0, 100.0)},
     y="fraction",
     source="arXiv:2509.22935: a = 6.7297; share of all tokens that quantisation-aware training should get",

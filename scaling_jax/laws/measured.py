@@ -76,6 +76,9 @@ def measured_coverage(found, quantities, worlds=200, seed=0, level=0.95, method=
     for world in range(worlds):
         noise = draw(np.random.default_rng([seed, world]))
         data = {**points.columns, form.y: law + noise if found.loss == "lsq" else law * np.exp(noise)}
+        if (points.target > 0).all() and (data[form.y] <= 0).any():  # noise that this law's points cannot have had
+            refused += 1
+            continue
         how = dict(loss=found.loss, fixed=found.fixed, weights=points.weights)
         try:
             again = fit(form, data, **how, **(dict(delta=found.delta) if found.loss == "huber" else {}))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scaling_jax.laws.fitting import problem
+from scaling_jax.laws.fitting import fit, problem
 from scaling_jax.laws.form import NotTestable
 from scaling_jax.laws.profile import straight
 
@@ -77,8 +77,21 @@ def deletions(found, clusters=None):
     kept = (group[None, :] != np.arange(int(group.max()) + 1)[:, None]).astype(np.float64)
     if (_distinct(task, kept) <= int(task.free.sum())).any():
         raise NotTestable(f"no interval: without one row or cluster too few distinct inputs are left to fit {found.form.name}")
-    samples, _ = refit(found, kept * task.points.weights)
+    samples, converged = refit(found, kept * task.points.weights)
+    for i in np.flatnonzero(~converged).tolist():  # the descent from the fit got stuck: a search of its own
+        again = _searched(found, kept[i] * task.points.weights)
+        if not again.converged:
+            raise NotTestable(f"no interval: without one row or cluster the search for {found.form.name} does not converge")
+        for name in samples:
+            samples[name][i] = again[name]
     return samples
+
+
+def _searched(found, weights):
+    """The law fitted anew, from all starts, under these weights [n]."""
+    points = found.points
+    how = dict(fixed=found.fixed, weights=weights, loss=found.loss) | (dict(delta=found.delta) if found.loss == "huber" else {})
+    return fit(found.form, {**points.columns, found.form.y: points.target}, **how)
 
 
 def refit(found, weights):

@@ -189,10 +189,14 @@ def _predictive(found, of_law):
     """The t distribution of a new run on the scale of the residuals: se of the law, noise of one run, degrees of freedom; None: no such."""
     if found.loss == "huber" or found.form.link is not None:
         return None
-    freedom = found.n - len(found.free)
+    *_, noise, dof = intervals.new_run(found)
     value, se = float(of_law.value[0]), float(of_law.se[0])
-    noise = math.sqrt(found.objective / freedom)
-    return {"se_law": se if found.loss == "lsq" else se / value, "noise": noise, "dof": freedom} if noise > 0 or se > 0 else None
+    se = se if found.loss == "lsq" else se / value
+    if not (noise > 0 or se > 0):
+        return None
+    if found.points.clusters is not None:  # two estimates of few degrees of freedom each: Satterthwaite's of their sum
+        dof = (se**2 + noise**2) ** 2 / (se**4 / float(of_law.dof[0]) + noise**4 / dof)
+    return {"se_law": se, "noise": float(noise), "dof": float(dof)}
 
 
 def _point(form, at):

@@ -19,7 +19,7 @@ def add_parsers(commands):
     one.add_argument("--loss", choices=("lsq", "log", "huber"), help="default: the law's own")
     one.add_argument("--delta", type=float, default=1e-3, help="where Huber's loss of ln y turns from squares to absolute values")
     one.add_argument("--fixed", default="", metavar="alpha=0.34,...", help="parameters that are given, not fitted")
-    one.add_argument("--weights", metavar="COLUMN", help="column of row weights")
+    one.add_argument("--weights", metavar="COLUMN", help="column of row weights: inverse variances, up to a factor")
     one.add_argument("--clusters", metavar="COLUMN", help="rows that share a value are one observation, such as a seed's")
     one.add_argument(
         "--bootstrap", type=int, default=0, metavar="COUNT", help="percentile intervals of COUNT resamples instead of profiles"

@@ -32,6 +32,7 @@ def fit_points(args, rest):
         raise ConfigError(
             f"--columns={name}: {form.name} has no variable {name!r}{records.suggest(name, (*form.inputs, form.y))}; it has {', '.join((*form.inputs, form.y))}"
         )
+    _check_options(args, form, fixed)
     extra = [name for name in (args.group, args.clusters) if name]
     numeric = (*form.inputs, form.y, *((args.weights,) if args.weights else ()))
     frame = _points(args, console, mapping, numeric, extra, form.y)
@@ -54,6 +55,33 @@ def fit_points(args, rest):
     if entries:
         console.print(f"next: {_next(args, *entries[0])}", soft_wrap=True)
     return 2 if failed and not entries else 1 if failed else 0
+
+
+FEWEST_RESAMPLES, FEWEST_WORLDS = 100, 20
+PICTURES = (".svg", ".png", ".pdf")
+
+
+def _check_options(args, form, fixed):
+    """Refuses what would fail, or mean nothing, only after the work."""
+    for option, least in (("bootstrap", FEWEST_RESAMPLES), ("check", FEWEST_WORLDS)):
+        count = getattr(args, option)
+        if count and count < least:
+            raise ConfigError(f"--{option}={count}: too few to tell 95% from less; give {least} or more, or 0 for none")
+    if args.seed < 0:
+        raise ConfigError(f"--seed={args.seed}: expected an integer from 0")
+    if not 0 < args.delta < float("inf"):
+        raise ConfigError(f"--delta={args.delta:g}: expected a positive number, a residual of ln {form.y}; the default is 1e-3")
+    for name in fixed:
+        if name not in form.params:
+            raise ConfigError(
+                f"--fixed={name}: {form.name} has no parameter {name!r}{records.suggest(name, form.params)}; it has {', '.join(form.params)}"
+            )
+    for option in ("json", "figure"):
+        path = getattr(args, option) and Path(getattr(args, option))
+        if path and not path.parent.is_dir():
+            raise ConfigError(f"--{option}={path}: its directory does not exist; make it first")
+        if path and option == "figure" and path.suffix not in PICTURES:
+            raise ConfigError(f"--figure={path}: expected a name that ends in {', '.join(PICTURES)}")
 
 
 def _points(args, console, mapping, numeric, group, y):

@@ -59,6 +59,8 @@ def _seal(args, console, found, places):
     law = _entry(args)["law"]
     register = args.register or Path(args.seal).with_name("register.jsonl")
     sealed = seal.seal(found, places[0], args.seal, law=law, register=register)
+    for warning in found.warnings:
+        console.print(f"  {warning}", style="yellow", soft_wrap=True)
     console.print(f"sealed in {args.seal}: {found.form.y} {sealed.predicted:.5g}, 95% band of a new run {span(*sealed.band)}")
     console.print(f"listed in {register}; sha256 {sealed.sha256}, publish it for others to believe the date", soft_wrap=True)
     console.print(f"next, when the run is in: scaling-jax predict {shlex.quote(str(args.seal))} --score --observed VALUE")

@@ -139,3 +139,11 @@ def test_clusters_stay_with_the_fit():
     assert width(again.band(params=8.0)) == width(found.band(params=8.0))
     with pytest.raises(ValueError, match="clusters: expected 30 labels"):
         laws.fit(forms.power, {"params": x, "loss": y}, clusters=[1, 2])
+
+
+def test_clusters_are_those_of_the_rows_kept():
+    x = np.repeat(np.geomspace(1e6, 1e9, 6), 3)
+    data = {"params": x, "loss": 1.7 + 400 * x**-0.34 + 0.01 * np.random.default_rng(0).standard_normal(18)}
+    label = np.tile(["a", "b", "c"], 6)
+    plain, clustered = (compare.held_out([forms.power], data, by="params", **how) for how in ({}, {"clusters": label}))
+    assert clustered["median_error"].tolist() == plain["median_error"].tolist() and not clustered["note"].tolist()[0]

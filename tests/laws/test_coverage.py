@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from scaling_jax import laws
-from scaling_jax.laws import derived, forms, intervals, measured, profile, resample
+from scaling_jax.laws import derived, design, forms, intervals, measured, profile, resample
 from scaling_jax.laws.form import NotTestable
 
 SIZES = np.repeat(np.geomspace(1e7, 1e8, 5), 3)
@@ -77,6 +77,42 @@ def test_weights_are_inverse_variances():
     value, rest = np.linalg.lstsq(design, y * np.sqrt(w), rcond=None)[:2]
     error = np.sqrt(rest[0] / 10 * np.linalg.inv(design.T @ design)[1, 1])
     close(laws.fit(line, {"x": x, "loss": y}, weights=w), "b", value[1] + np.array([-1, 1]) * stats.t.ppf(0.975, 10) * error, 1e-4)
+
+
+def test_the_band_of_a_new_run_with_weights_is_one_of_mean_variance():
+    """Closed form of weighted least squares: half^2 = t^2 s^2 (x' C x + mean(1 / w))."""
+    rng = np.random.default_rng(1)
+    x, w = np.linspace(0, 1, 12), rng.uniform(0.2, 5, 12)
+    y = 2 + 3 * x + rng.standard_normal(12) / np.sqrt(w)
+    design = np.stack([np.ones(12), x], 1) * np.sqrt(w)[:, None]
+    value, rest = np.linalg.lstsq(design, y * np.sqrt(w), rcond=None)[:2]
+    at = np.array([1.0, 2.0])
+    half = stats.t.ppf(0.975, 10) * np.sqrt(rest[0] / 10 * (at @ np.linalg.inv(design.T @ design) @ at + (1 / w).mean()))
+    band = laws.fit(line, {"x": x, "loss": y}, weights=w).band(x=2.0, kind="run")
+    np.testing.assert_allclose([band.low[0], band.high[0]], [at @ value - half, at @ value + half], rtol=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["lsq", "log", "huber"])
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_the_unit_of_weights_changes_no_interval_and_no_band(loss, factor):
+    rng = np.random.default_rng(2)
+    points = power_points(3, x=np.repeat(SIZES, 3))
+    w = rng.uniform(0.5, 2, len(points["loss"]))
+    one, other = (laws.fit(forms.power, points, weights=w * unit, loss=loss) for unit in (1, factor))
+    np.testing.assert_allclose(ends(one, "alpha"), ends(other, "alpha"), rtol=1e-5)
+    for kind in ("law", "run"):
+        bands = [found.band(params=1e10, kind=kind) for found in (one, other)]
+        np.testing.assert_allclose([bands[0].low, bands[0].high], [bands[1].low, bands[1].high], rtol=1e-5)
+    ranked = [design.next_run(found, {"params": [1e8, 1e9]}, "alpha")["shrinkage"] for found in (one, other)]
+    np.testing.assert_allclose(*ranked, rtol=1e-5)
+
+
+def test_one_wild_point_does_not_widen_the_robust_band_of_a_new_run():
+    points = power_points(4, x=np.geomspace(1e6, 1e9, 25))
+    clean = laws.fit(forms.power, points, loss="huber").band(params=1e10, kind="run")
+    points["loss"][3] *= np.e**4
+    dirty = laws.fit(forms.power, points, loss="huber").band(params=1e10, kind="run")
+    assert dirty.high[0] - dirty.low[0] < 2 * (clean.high[0] - clean.low[0])
 
 
 def test_with_the_exponent_given_a_power_law_is_a_line():
@@ -438,6 +474,15 @@ def test_measured_coverage_says_where_an_interval_does_not_hold():
     for seed in range(100):
         ends_by_rows.append(laws.fit(level_of, points | {"loss": draw(np.random.default_rng(seed))}).interval("m"))
     assert measured.tally(0.0, ends_by_rows).covered < 0.8
+
+
+def test_worlds_that_no_points_can_have_had_are_refused():
+    """Noise as large as the lowest losses: some worlds fall below zero, which a power law of positive losses never sees."""
+    x = np.geomspace(1e6, 1e8, 8)
+    points = {"params": x, "loss": 400 * x**-0.34 + 0.02 * np.random.default_rng(0).standard_normal(8).cumsum() ** 2 + 0.01}
+    points["loss"][-2:] = [0.9, 0.02]
+    seen = measured.measured_coverage(laws.fit(forms.power, points), ["alpha"], worlds=30)["alpha"]
+    assert 0 < seen.refused < 1 and seen.worlds == round(30 * (1 - seen.refused))
 
 
 def test_a_tally_counts_misses_by_their_side():

@@ -116,6 +116,14 @@ def test_a_law_of_your_own(points, tmp_path):
         (["--law=chinchilla", "--columns=params=N,tokens=D", "--group=sett"], "sett.*set"),
         (["--law=power", "--columns=params=N", "--fixed=alpha=abc"], "--fixed=alpha = abc"),
         (["--law=power", "--columns=params=N", "--nonsense=3"], "--nonsense=3: no such option"),
+        (["--law=power", "--columns=params=N", "--bootstrap=1"], "--bootstrap=1: too few.*100 or more"),
+        (["--law=power", "--columns=params=N", "--bootstrap=-5"], "--bootstrap=-5: too few"),
+        (["--law=power", "--columns=params=N", "--check=-3"], "--check=-3: too few.*20 or more"),
+        (["--law=power", "--columns=params=N", "--seed=-1"], "--seed=-1: expected an integer from 0"),
+        (["--law=power", "--columns=params=N", "--delta=-1"], "--delta=-1: expected a positive number"),
+        (["--law=power", "--columns=params=N", "--fixed=alfa=1"], "--fixed=alfa: power has no parameter 'alfa'.*did you mean 'alpha'"),
+        (["--law=power", "--columns=params=N", "--figure=a.foo"], "--figure=a.foo: expected a name that ends in .svg"),
+        (["--law=power", "--columns=params=N", "--json=nowhere/a.json"], "--json=nowhere/a.json: its directory does not exist"),
     ],
 )
 def test_a_mistake_in_the_command(capsys, points, argv, message):

@@ -25,6 +25,8 @@ def held_out(laws, data, by, share=0.2, above=None, **options):
     if len({form.name for form in forms}) < len(forms):
         raise ValueError(f"laws: two are called {next(f.name for f in forms if [g.name for g in forms].count(f.name) > 1)!r}; rename one")
     data, weights, clusters = _chosen(data, options.pop("where", None), options.pop("weights", None), options.pop("clusters", None))
+    if by not in data:
+        raise ValueError(f"by = {by!r}: the data have no such column; they have {', '.join(map(str, data))}")
     size = np.asarray(data[by], np.float64)
     if not np.isfinite(size).all():
         raise ValueError(f"{by}: every row needs a finite value to say which are the largest")
@@ -65,7 +67,7 @@ def _chosen(data, where, *labels):
 
 
 def pooled(law, groups, shared):
-    """The law fitted to several groups at once, with the parameters `shared` in common: a Form whose input "group" is 0, 1, ...
+    """The law of several groups with the parameters `shared` in common, to be fitted: a Form whose input "group" is 0, 1, ...
 
     `laws.fit(pooled(forms.chinchilla, ["c4", "rw"], ("alpha", "beta")), {..., "group": codes})` has alpha, beta, E[c4], E[rw], ...
     """

@@ -33,7 +33,7 @@ class Fit:
     """A fitted law.
 
     objective: the weighted sum of squared residuals, of logarithms where the loss is of those, or of Huber's function of them.
-    n: points. distinct: different inputs. aic: n ln(objective / n) + 2 (p + 1) for p free parameters, to compare laws of one loss on
+    n: points. distinct: different inputs. r2: 1 - sum w r^2 / sum w (y - mean y)^2 on the scale of the residuals, whatever the loss. aic: n ln(objective / n) + 2 (p + 1) for p free parameters, to compare laws of one loss on
     the same points; with Huber's loss 2 n ln(mean |residual|) + 2 (p + 1), Laplace's likelihood. x_range: (lowest, highest) of the
     first input. warnings: what a reader must know, such as an exponent at its bound. converged: whether the search ended at a minimum.
     identified: whether the points determine every free parameter. points, fixed: what it was fitted to, for intervals.
@@ -293,17 +293,14 @@ def _quality(found):
     target = task.link(found.points.target)
     residual = target - task.link(found.predict(found.points.columns))
     free, n = len(found.free), found.n
-    if found.loss == "huber":
-        objective = float((w * solve.rho(residual, found.delta)).sum())
-        around = float((w * np.abs(target - np.median(target))).sum())
-        r2 = 1 - float((w * np.abs(residual)).sum()) / around if around else float("nan")
-        spread = float((w * np.abs(residual)).sum()) / n
-        aic = 2 * n * float(np.log(spread)) + 2 * (free + 1) if spread else -np.inf
-        return dict(objective=objective, r2=r2, aic=aic)
     around = target - np.average(target, weights=w)
-    objective, total = float((w * residual**2).sum()), float((w * around**2).sum())
-    aic = n * float(np.log(objective / n)) + 2 * (free + 1) if objective else -np.inf
-    return dict(objective=objective, r2=1 - objective / total if total else float("nan"), aic=aic)
+    total, squares = float((w * around**2).sum()), float((w * residual**2).sum())
+    r2 = 1 - squares / total if total else float("nan")
+    if found.loss == "huber":
+        objective, spread = float((w * solve.rho(residual, found.delta)).sum()), float((w * np.abs(residual)).sum()) / n
+        return dict(objective=objective, r2=r2, aic=2 * n * float(np.log(spread)) + 2 * (free + 1) if spread else -np.inf)
+    aic = n * float(np.log(squares / n)) + 2 * (free + 1) if squares else -np.inf
+    return dict(objective=squares, r2=r2, aic=aic)
 
 
 def _warnings(found, blurred):

@@ -162,6 +162,9 @@ def several(found, quantities, level=0.95, method=None, clusters=None, count=400
     if method == "profile" and clusters is not None:
         raise ValueError("method = 'profile' takes every row as independent; with clusters use jackknife, percentile or bca")
     params = {name: np.asarray(value) for name, value in found.params.items()}
+    for one in quantities:
+        if isinstance(one, str) and one not in params:
+            raise ValueError(f"quantity = {one!r}: {found.form.name} has the parameters {', '.join(params)}")
     values = [float(params[one] if isinstance(one, str) else one(params)) for one in quantities]
     if method == "profile":
         low, high, se, dof = profile.profiles(found, quantities, level)
@@ -271,6 +274,8 @@ def band(found, columns, level=0.95, kind="law"):
 
     if kind not in ("law", "run"):
         raise ValueError(f"kind = {kind!r}: expected 'law' or 'run'")
+    if missing := [name for name in found.form.inputs if name not in columns]:
+        raise ValueError(f"{missing[0]} is missing; {found.form.name} needs {', '.join(found.form.inputs)}")
     inputs = {name: np.atleast_1d(np.asarray(columns[name], np.float64)) for name in found.form.inputs}
     task = problem(found)
     count = len(next(iter(inputs.values())))

@@ -5,7 +5,7 @@ import numpy as np
 BEYOND = 4.0  # how far past the last point the curve is drawn, as a factor
 LEVELS = 6  # most values of a second input that get a curve of their own
 AT = 40  # points of a curve
-BANDED = 9  # of them where the band is computed, a profile each
+BANDED = 33  # of them where the band is computed, a profile each
 
 
 def of_fit(found, path=None):
@@ -51,7 +51,7 @@ def _one(axes, found, name):
     axes.plot(x, y, "o", ms=4, color="black", alpha=0.7, label=f"{found.n} points")
     if log:
         axes.set_xscale("log")
-        axes.axvline(x.max(), lw=0.6, ls=":", color="gray")
+        axes.axvline(x.max(), lw=0.6, ls=":", color="gray", label=f"largest {name} fitted")
     axes.set_xlabel(name)
     axes.set_ylabel(found.form.y)
     axes.legend(frameon=False, fontsize=8)
@@ -72,7 +72,7 @@ def _two(axes, found, first, second):
     axes.scatter(x, y, s=12, c=[colour(v) for v in z], zorder=3)
     if (x > 0).all():
         axes.set_xscale("log")
-        axes.axvline(x.max(), lw=0.6, ls=":", color="gray")
+        axes.axvline(x.max(), lw=0.6, ls=":", color="gray", label=f"largest {first} fitted")
     axes.set_xlabel(first)
     axes.set_ylabel(found.form.y)
     axes.legend(frameon=False, fontsize=8, title=_label(found), title_fontsize=8)

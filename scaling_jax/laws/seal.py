@@ -252,7 +252,7 @@ def _write_new(path, content):
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
     except FileExistsError:
-        raise ConfigError(f"path = {str(path)!r}: exists already, and a seal is never overwritten; give another name") from None
+        raise ConfigError(f"{path}: exists already, and a seal is never overwritten; give another name") from None
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(_text(content))

@@ -58,13 +58,14 @@ def fit_points(args, rest):
     if args.json and entries:
         _write(Path(args.json), {"schema": record.SCHEMA, "points": Path(args.points).name, "fits": [entry for entry, _ in entries]})
     if args.figure and entries:
-        _draw(Path(args.figure), entries)
+        _draw(console, Path(args.figure), entries)
     if entries:
         console.print(f"next: {_next(args, *entries[0])}", soft_wrap=True)
     return 2 if failed and not entries else 1 if failed else 0
 
 
 FEWEST_RESAMPLES, FEWEST_WORLDS = 100, 20
+EXPONENT = "N_opt ~ C^a, a"
 PICTURES = (".svg", ".png", ".pdf")
 
 
@@ -124,15 +125,13 @@ def _one_fit(args, console, form, name, part, fixed):
         solver=args.solver,
         clusters=clusters,
     )
-    ends, samples, notes = _intervals(args, found)
-    rows = [(one, f"{found[one]:.5g}", "given" if one in found.fixed else span(*ends[one]) if ends[one] else "none") for one in form.params]
+    asked = {name: name for name in found.free}
     if {"alpha", "beta", "A", "B"} <= set(form.params) and found.identified:
-        exponent = lambda p: p["beta"] / (p["alpha"] + p["beta"])
-        try:
-            share = intervals.interval(found, exponent, clusters=clusters)
-            rows.append(("N_opt ~ C^a, a", f"{share.value:.4g}", span(share.low, share.high)))
-        except NotTestable:
-            pass
+        asked[EXPONENT] = lambda p: p["beta"] / (p["alpha"] + p["beta"])
+    ends, samples, notes = _intervals(args, found, asked)
+    rows = [(one, f"{found[one]:.5g}", "given" if one in found.fixed else span(*ends[one]) if ends[one] else "none") for one in form.params]
+    if ends.get(EXPONENT):
+        rows.append((EXPONENT, f"{asked[EXPONENT](found.params):.4g}", span(*ends.pop(EXPONENT))))
     console.print("")
     console.print(
         f"{name + ': ' if name else ''}{found.n} points, {found.loss_kind}, r2 {found.r2:.5f}, objective {found.objective:.6g}",
@@ -159,19 +158,20 @@ def _checked(args, console, found):
     return {"coverage": {name: {"covered": one.covered, "error": one.error, "worlds": one.worlds} for name, one in seen.items()}}
 
 
-def _intervals(args, found):
-    """Ends of every free parameter, bootstrap draws that fit.json keeps, and how the ends were made."""
+def _intervals(args, found, asked):
+    """Ends of all that is asked (name -> parameter or function), bootstrap draws that fit.json keeps, and how the ends were made."""
     if args.bootstrap:
         drawn = resample.bootstrap(found, args.bootstrap, args.seed, found.points.clusters)
-        ends = {name: intervals.quantiles(drawn.samples[name], found[name], 0.95, groups=drawn.groups) for name in found.free}
+        ends = {name: intervals.quantiles(drawn.of(one), np.nan, 0.95, groups=drawn.groups) for name, one in asked.items()}
         few = np.linspace(0, len(drawn.samples[found.form.params[0]]) - 1, min(record.SAMPLES, args.bootstrap)).astype(int)
         lost = drawn.degenerate + drawn.lost
         notes = f"bootstrap, {args.bootstrap} resamples" + (f", {lost:.1%} of them could not be fitted" if lost else "")
+        notes += "; bands of `predict` are profiles" if found.points.clusters is None else "; bands of `predict` are jackknives"
         return ends, {name: drawn.samples[name][few] for name in found.free}, notes
     ends, notes = {}, "profile" if found.points.clusters is None else "jackknife over clusters"
-    for name in found.free:
+    for name, quantity in asked.items():
         try:
-            one = intervals.interval(found, name)
+            one = intervals.interval(found, quantity)
             ends[name] = (one.low, one.high)
         except NotTestable:
             ends[name] = None
@@ -182,7 +182,9 @@ def _isoflop(args, console, mapping):
     """Prints the three approaches, for each group."""
     for option in ("law", "loss", "weights", "clusters", "json", "figure", "fixed"):
         if getattr(args, option):
-            raise ConfigError(f"--{option}={getattr(args, option)}: has no meaning with --isoflop; leave it out, or fit --law=chinchilla")
+            raise ConfigError(
+                f"--{option}={getattr(args, option)}: has no meaning with --isoflop, which prints three approaches and writes nothing; leave one of the two out"
+            )
     if args.bootstrap or args.solver != "newton" or args.delta != DELTA:
         raise ConfigError("--bootstrap, --solver, --delta: have no meaning with --isoflop; leave them out, or fit --law=chinchilla")
     extra = [name for name in (args.group, args.budget) if name]
@@ -230,10 +232,12 @@ def _with_lines(message, part):
     return re.sub(r"\brow (\d+)\b", lambda found: f"{part.index.name or 'row'} {part.index[int(found[1])]}", message)
 
 
-def _draw(path, entries):
+def _draw(console, path, entries):
     for entry, found in entries:
         group = "".join(c if c.isalnum() or c in "-_." else "_" for c in entry["group"])
-        found.plot(path if len(entries) == 1 else path.with_name(f"{path.stem}_{group}{path.suffix}"))
+        file = path if len(entries) == 1 else path.with_name(f"{path.stem}_{group}{path.suffix}")
+        found.plot(file)
+        console.print(f"figure: {file}", soft_wrap=True)
 
 
 def _write(path, content):
@@ -248,4 +252,4 @@ def _next(args, entry, found):
     beyond = ",".join(f"{name}={10 * values.max():.3g}" for name, values in found.points.columns.items())
     if args.json:
         return f"scaling-jax predict {shlex.quote(args.json)}{group} --at {beyond}"
-    return f"scaling-jax fit {shlex.quote(args.points)} --law={args.law} --json=fit.json, then scaling-jax predict fit.json --at {beyond}"
+    return f"the same command with --json=fit.json, then scaling-jax predict fit.json{group} --at {beyond}"

@@ -29,6 +29,8 @@ def predict(args, rest):
     if not args.at and not (args.next and args.of):
         raise ConfigError(f"--at: where? {','.join(f'{name}=VALUE' for name in found.form.inputs)}")
     places = [_place(found, text) for text in args.at]
+    if args.seal and args.next:
+        raise ConfigError(f"--next={args.next}: a seal holds a forecast and nothing else; ask for the next run by itself")
     if args.seal:
         return _seal(args, console, found, places)
     if args.next:
@@ -87,8 +89,12 @@ def _entry(args):
     path = Path(args.fit)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; `scaling-jax fit ... --json={path}` writes it") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: not a fit that `scaling-jax fit --json` wrote ({error})") from error
+    if isinstance(content, dict) and content.get("what") == "sealed prediction":
+        raise ConfigError(f"{path}: a sealed prediction; compare it with what was observed (--score --observed=VALUE)")
     entries = content.get("fits", [content]) if isinstance(content, dict) else []
     groups = [str(entry.get("group", "")) for entry in entries]
     if args.group is not None and args.group not in groups:
@@ -100,12 +106,13 @@ def _entry(args):
 
 def _place(found, text):
     """The inputs of one --at, all of the law's and no other."""
-    given = {name: number(f"--at {name}", value, name) for name, value in pairs("--at", text).items()}
-    for name in given:
+    named = pairs("--at", text)
+    for name in named:
         if name not in found.form.inputs:
             raise ConfigError(
-                f"--at {name}={given[name]:g}: {found.form.name} has no input {name!r}{records.suggest(name, found.form.inputs)}; it has {', '.join(found.form.inputs)}"
+                f"--at {name}={named[name]}: {found.form.name} has no input {name!r}{records.suggest(name, found.form.inputs)}; it has {', '.join(found.form.inputs)}"
             )
+    given = {name: number(f"--at {name}", value, name) for name, value in named.items()}
     if missing := [name for name in found.form.inputs if name not in given]:
         raise ConfigError(f"--at {text}: {missing[0]} is missing; {found.form.name} needs {', '.join(found.form.inputs)}")
     if found.form.positive and (wrong := [name for name, value in given.items() if not value > 0]):
@@ -123,10 +130,14 @@ def _next_run(args, console, found, places):
     if not args.of:
         quantity = intervals.law_at(found.form, {name: np.array([value]) for name, value in places[0].items()})
         what = f"{found.form.y} at {', '.join(f'{name} = {value:g}' for name, value in places[0].items())}"
-    candidates = tables.read_points(args.next, needed=found.form.inputs)
+    candidates = tables.read_points(args.next, columns=pairs("--columns", args.columns), needed=found.form.inputs)
     ranked = design.next_run(found, candidates, quantity)
     first = ranked.iloc[0]
-    console.print(f"which next run narrows the interval of {what} most per cost; now its width is {first.width_before:.4g}", soft_wrap=True)
+    console.print(
+        f"which next run narrows the interval of {what} most per cost (first row), taking the law as linear near the fit; so its width now is "
+        f"{first.width_before:.4g}. Cost: the candidates' column, or 6 N D FLOP",
+        soft_wrap=True,
+    )
     rows = []
     for line, row in ranked.head(SHOWN).iterrows():
         inputs = [f"{row[name]:.4g}" for name in found.form.inputs]

@@ -83,7 +83,8 @@ def points(table, columns=None, needed=(), group=None):
         table = from_frame(table)
     needed, group = _names(needed), _names(group)
     source = {variable: find(table, variable, name) for variable, name in (columns or {}).items()}
-    source |= {name: find(table, name, name) for name in (*needed, *group) if name not in source}
+    source |= {name: find(table, name, name) for name in needed if name not in source}
+    source |= {name: find(table, name, name, mapped=False) for name in group if name not in source}
     out: dict = {}
     worst = None  # the first bad cell of the file, whichever column it is in
     for variable, name in source.items():
@@ -212,13 +213,13 @@ def _names(given):
     return (given,) if isinstance(given, str) else tuple(given or ())
 
 
-def find(table, variable, name):
-    """`name`, a column of the table; raises ConfigError with the columns there are, and how to say which is `variable`."""
+def find(table, variable, name, mapped=True):
+    """`name`, a column of the table; raises ConfigError with the columns there are, and how to say which is `variable` (mapped: by --columns)."""
     if name in table.columns:
         return name
     raise ConfigError(
         f"{table.path}: no column {name!r}{suggest(name, table.columns)}; it has {', '.join(map(repr, table.columns))}. "
-        f"Say which of them is {variable}: --columns={variable}=COLUMN"
+        + (f"Say which of them is {variable}: --columns={variable}=COLUMN" if mapped else f"Rename one of them to {name}, or name another")
     )
 
 

@@ -119,7 +119,7 @@ def _effect(v):
     if not there(v.value):
         return f"Nothing could be measured; {claimed}{paper}."
     ends = f", 95% interval {number(v.ci95[0])} to {number(v.ci95[1])}" if v.ci95 else ", without an interval"
-    where = f"{number(abs(v.beyond), 2)}{unit} {'beyond' if v.beyond > 0 else 'short of'} it"
+    where = f"{number(abs(v.beyond), 2)}{unit} {'above' if (v.beyond > 0) == (v.side == '>') else 'below'} that"
     return f"Measured {number(v.value)}{unit}{ends}, from {v.n} runs; {claimed}, and the value lies {where}{paper}."
 
 

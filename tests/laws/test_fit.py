@@ -122,6 +122,15 @@ def test_equals_scipy(name, seed, weighted):
     np.testing.assert_allclose(found.predict(data), y - residual, rtol=1e-6)
 
 
+@pytest.mark.parametrize("loss", ["log", "huber"])
+def test_r2_is_one_thing_whatever_the_loss(loss):
+    x = np.geomspace(1e6, 1e9, 20)
+    y = (1.7 + 400 * x**-0.34) * np.exp(0.01 * np.random.default_rng(0).standard_normal(20))
+    found = fitting.fit(forms.power, {"params": x, "loss": y}, loss=loss)
+    residual = np.log(y) - np.log(found.predict(params=x))
+    assert found.r2 == pytest.approx(1 - (residual**2).sum() / ((np.log(y) - np.log(y).mean()) ** 2).sum(), rel=1e-12)
+
+
 def test_r2_and_the_rest():
     data = noisy(forms.power, 0)
     found = fitting.fit(forms.power, pd.DataFrame(data))

@@ -1,6 +1,7 @@
 """`scaling-jax fit` and `predict` as a person types them: what is printed, what is written, and what every mistake says."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,7 @@ def test_fit_prints_every_parameter_with_an_interval(capsys, points):
     for name, value in found.params.items():
         assert f"{name} {value:.5g} [" in out
     assert "40 points, Huber of logarithms, delta 0.001" in out and "N_opt ~ C^a, a" in out
-    assert "next: scaling-jax fit" in out
+    assert "next: the same command with --json=fit.json, then scaling-jax predict fit.json --at" in out
 
 
 def test_fit_writes_what_predict_reads(capsys, points, tmp_path):
@@ -127,8 +128,6 @@ def test_a_law_of_your_own(points, tmp_path):
     ],
 )
 def test_a_mistake_in_the_command(capsys, points, argv, message):
-    import re
-
     code, _, err = run(capsys, "fit", points, *argv)
     assert code == 2 and re.search(message, err), err
 
@@ -141,6 +140,7 @@ def test_a_mistake_in_the_command(capsys, points, argv, message):
         ("params=1e9,tokens=-1", "above zero"),
         ("params=1e9,tokens=many", "--at tokens = many"),
         ("params=1e9,params=1e9,tokens=1", "given twice"),
+        ("N=70B,tokens=1e10", "--at N=70B: chinchilla has no input 'N'"),
     ],
 )
 def test_a_mistake_in_where(capsys, points, tmp_path, at, message):
@@ -276,3 +276,24 @@ def test_a_sealed_prediction(capsys, points, tmp_path):
     assert code == 2 and "forecast.json" in err
     seal.write_text(seal.read_text().replace('"E"', '"F"', 1))
     assert run(capsys, "predict", seal, "--score", "--observed=1.95")[0] == 2
+
+
+def test_every_row_of_a_bootstrap_is_of_its_resamples(capsys, points):
+    """N_opt's exponent too: the profile's interval is another one."""
+    row = lambda out: re.search(r"N_opt ~ C\^a, a ([\d.]+) (\[[^]]*\])", out).groups()
+    profile, bootstrap = (row(fit_it(capsys, points, *more)[1]) for more in ((), ("--bootstrap=200",)))
+    assert profile[0] == bootstrap[0] and profile[1] != bootstrap[1]
+
+
+def test_what_a_seal_is_no_part_of(capsys, points, tmp_path):
+    file, seal = tmp_path / "fit.json", tmp_path / "seal.json"
+    fit_it(capsys, points, f"--json={file}")
+    at = ("--at", "params=1e11,tokens=1e12")
+    code, _, err = run(capsys, "predict", file, *at, f"--seal={seal}", f"--next={points}")
+    assert code == 2 and "--next" in err and not seal.exists()
+    assert run(capsys, "predict", file, *at, f"--next={points}", "--columns=params=N,tokens=D")[0] == 0
+    assert run(capsys, "predict", file, *at, f"--seal={seal}")[0] == 0
+    code, _, err = run(capsys, "predict", seal, *at)
+    assert code == 2 and "a sealed prediction; compare it with what was observed" in err
+    code, _, err = run(capsys, "predict", tmp_path / "nothing.json", *at)
+    assert code == 2 and "no such file" in err

@@ -119,7 +119,7 @@ def notes(frame):
             f"predicted losses lies between the sizes held out, and {errors:.0%} of that of task errors; independent runs would give {chance:.0%}. "
             "So a size counts as one run, here and wherever a reason speaks of seeds: intervals leave one size out at a time, and chance moves "
             "all training sets at once. More seeds of these sizes settle nothing that is undecided; more sizes would. Which of two predictors "
-            "is better can be told only where they differ: at five sizes or fewer no p lies below 1/32."
+            "is better can be told only where they differ: with k such sizes no p lies below 1 / 2^k."
         )
     edges = sorted({f"size {r.size} at M = {r.multiplier}" for r in frame.itertuples() if r.edge})
     if edges:

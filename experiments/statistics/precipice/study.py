@@ -74,7 +74,7 @@ CLAIMS = (
         explain="disagreement on which of two agents is ahead, by the median minus by the interquartile mean, over all pairs of agents",
     ),
     Claim(
-        "at many runs (ten) the 95% stratified bootstrap interval of the interquartile mean covers in more than 90% of experiments",
+        "at many runs the 95% stratified bootstrap interval of the interquartile mean covers in more than 90% of experiments",
         statistics.coverage_of_many,
         threshold=0.90,
         side=">",
@@ -84,7 +84,7 @@ CLAIMS = (
         explain="share of intervals that contain the pool's value",
     ),
     Claim(
-        "at few runs (three) that interval covers in less than 95% of experiments",
+        "at few runs that interval covers in less than 95% of experiments",
         statistics.coverage_of_few,
         threshold=0.95,
         side="<",

@@ -8,6 +8,11 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettemp
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 
+import hypothesis  # noqa: E402
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # no test fails for the time it takes
+hypothesis.settings.load_profile("untimed")
+
 SMOKE_BUDGET = 12  # CPU seconds of a smoke study with its imports (about five) and a cold compile cache; printed as well
 
 # Seconds that the tests of a room may take one after another on an idle core; printed, and no test fails for them. Two run at a time.

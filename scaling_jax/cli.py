@@ -1,4 +1,4 @@
-"""The console entry: scaling-jax train | study | fit | predict. Exit codes: 0 done, 1 failed, 2 the user's mistake, 75 preempted and resumable."""
+"""The console entry: scaling-jax train | study | fit | predict. How a command ends stands in exits.py."""
 
 import argparse
 import os
@@ -10,22 +10,12 @@ def main(argv=None):
     argv = list(sys.argv[1:] if argv is None else argv)
     args, rest = _parser().parse_known_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from scaling_jax.records import ConfigError
+    from scaling_jax import exits
 
-    try:
-        if not getattr(args, "quick", False):
-            _compile_cache()
-        return args.command(args, rest)
-    except ConfigError as error:
-        print(f"scaling-jax: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "scaling-jax: interrupted; the same command goes on: what is finished is kept, a run in progress continues from its last "
-            "checkpoint (every config.train.checkpoint_every steps), or else from its start",
-            file=sys.stderr,
-        )
-        return 75
+    quick = getattr(args, "quick", False)
+    if not quick:
+        _compile_cache()
+    return exits.code(lambda: args.command(args, rest), None if quick or getattr(args, "dry_run", False) else args.workdir)
 
 
 def _parser():

@@ -4,7 +4,6 @@ Directory: plan.json, cohorts/<id>/, runs/<identity>/, rows.csv, fit.json, verdi
 """
 
 import functools
-import json
 import os
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ from scaling_jax.records import ConfigError
 from scaling_jax.studies import cohorts as cohorts_
 from scaling_jax.studies import simulations
 from scaling_jax.studies import study as studies
-from scaling_jax.train import loop, trajectory
+from scaling_jax.train import loop, preemption, trajectory
 from scaling_jax.train.progress import Progress, sparkline
 
 SCHEMA = 1
@@ -134,6 +133,7 @@ def _execute(workdir, title, scale, state, progress, stage, known, missing):
     cohorts_.write_plan(workdir, title, scale, cohorts, simulated)
     progress.total = max(progress.total, progress.done + sum(c.seconds for c in cohorts))
     for cohort in cohorts:
+        preemption.obey(f"{stage.name}: all finished runs")
         runs = [unit.config for unit in cohort.units]
         begin = time.perf_counter()
         results = loop.train(runs, open_corpus(runs[0].data), workdir, progress, f"{stage.name}: {cohort.name}")
@@ -141,6 +141,7 @@ def _execute(workdir, title, scale, state, progress, stage, known, missing):
         progress.print(_line(stage, cohort, results, workdir, time.perf_counter() - begin))
     _simulate(workdir, simulated, state, progress, stage)
     for unit in missing:
+        preemption.obey(f"{stage.name}: all finished units")
         if unit.kind == "score":
             state.results[unit.identity] = _score(workdir, unit, known, progress, stage)
 
@@ -149,6 +150,7 @@ def _simulate(workdir, units, state, progress, stage):
     """Runs simulations one after another; a line says how many and how long."""
     begin = time.perf_counter()
     for i, unit in enumerate(units):
+        preemption.obey(f"{stage.name}: {i} of {len(units)} simulations")
         progress.say(f"{stage.name}: simulation {i + 1} of {len(units)}" + "".join(f", {name} {value}" for name, value in unit.labels))
         state.results[unit.identity] = simulations.run(unit, workdir)
     if units:
@@ -202,7 +204,7 @@ def _whose(title, scale, corpus, ablate, overrides):
 def _refuse_foreign(workdir, mine):
     """Refuses a directory that belongs to another study, scale, corpus or ablation."""
     path = workdir / "study.json"
-    theirs = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else mine
+    theirs = trajectory.read_json(path) if path.is_file() else mine
     for name, value in mine.items():
         if theirs.get(name) != value:
             raise ConfigError(
@@ -217,9 +219,8 @@ def _result_changing(state, overrides):
 
 def _training_seconds(workdir):
     """Seconds spent in training steps over all starts; every member of a cohort has the cohort's timings."""
-    first = [json.loads(path.read_text(encoding="utf-8"))["members"][0] for path in workdir.glob("cohorts/*/members.json")]
-    timings = [workdir / "runs" / run / "timings.jsonl" for run in first]
-    return sum(json.loads(line)["seconds"] for path in timings if path.is_file() for line in path.read_text(encoding="utf-8").splitlines())
+    first = [trajectory.read_json(path)["members"][0] for path in workdir.glob("cohorts/*/members.json")]
+    return sum(sum(trajectory.timings(workdir / "runs" / run)) for run in first)
 
 
 def _ablation(study, number):

@@ -331,8 +331,8 @@ def table(result):
             asked = {quantity: one for quantity, one in design["coverage"].get(method, {}).items() if one["worlds"]}
             shares = [100 * one["covered"] for one in asked.values()]
             outside = [share for share in shares if not 92 <= share <= 98]
-            text = "" if not shares else f"{min(shares):.0f}" if min(shares) == max(shares) else f"{min(shares):.0f}-{max(shares):.0f}"
-            cells.append(text + (f" ({len(outside)}/{len(shares)})" if outside else ""))
+            ends = sorted({f"{share:.0f}" for share in (min(shares), max(shares))}) if shares else ()
+            cells.append("-".join(sorted(ends, key=int)) + (f" ({len(outside)}/{len(shares)})" if outside else ""))
         out.append(f"| {name} | {design['n']} | {' | '.join(cells)} |")
     return "\n".join(out)
 

@@ -30,14 +30,10 @@ class Checkpoints:
     """Steps of a cohort's state below `folder`, the newest `keep` of them."""
 
     def __init__(self, folder, keep=2):
-        self.folder = Path(folder).absolute()
-        self.keep = keep
-        self.manager = self._open()
-
-    def _open(self):
         ocp = _orbax()
-        options = ocp.CheckpointManagerOptions(max_to_keep=self.keep, enable_async_checkpointing=False, create=True)
-        return ocp.CheckpointManager(self.folder, options=options)
+        self.folder = Path(folder).absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False, create=True)
+        self.manager = ocp.CheckpointManager(self.folder, options=options)
 
     def save(self, step, state):
         """Writes the state with its digests, in one atomic step, and returns once it is on disk; a failed save raises."""
@@ -80,9 +76,8 @@ class Checkpoints:
         home = self.folder / DAMAGED
         home.mkdir(exist_ok=True)
         target = home / f"{step}.{len(list(home.iterdir()))}"
-        self.manager.close()
         shutil.move(self.folder / str(step), target)
-        self.manager = self._open()
+        self.manager.reload()
         return target
 
     def _set_aside(self):

@@ -271,11 +271,13 @@ def _identified(task, params):
     if idle:
         return False, " and ".join(idle)
     slopes = slopes * np.sqrt(w)[:, None]
+    top = np.abs(slopes).max(0)
+    slopes = slopes / np.where(top > 0, top, 1.0)  # what follows asks for directions; the squares of slopes at a scale of zero overflow
     size = np.sqrt((slopes**2).sum(0))
     pull = np.sqrt(w) * np.clip(r, -task.delta, task.delta)
     ends = np.array([task.form.bounds[name] for name in names]).T
     held = ((values[0] <= ends[0]) | (values[0] >= ends[1])) & (np.abs(pull @ slopes) > PULLED * size * np.sqrt(pull @ pull))
-    inside = task.free & ~held & (size > np.finfo(float).tiny)  # no slope: the exponent of a scale at zero
+    inside = task.free & ~held & (top > np.finfo(float).tiny)  # no slope: the exponent of a scale at zero
     if not inside.any():
         return True, ""
     kept = [name for name, one in zip(names, inside, strict=True) if one]

@@ -178,6 +178,16 @@ def test_noise_of_half_a_percent_leaves_exponents_near(seed):
         assert found.objective <= laws.fit(forms.trajectory, {**x, "loss": y}, solver="scipy").objective * (1 + 1e-9)
 
 
+def test_where_size_does_not_matter_the_size_term_ends_at_its_bound():
+    """N_c runs to zero, where its slope is so steep that the square of it overflows: no warning, and the rest is found."""
+    x, _ = study_points(0)
+    truth = {"S_c": 8.0, "alpha_S": 0.6}
+    y = (truth["S_c"] * (1 + 1500 / x["batch"]) / x["steps"]) ** truth["alpha_S"]
+    found = laws.fit(forms.trajectory, {**x, "loss": y * np.exp(0.01 * np.random.default_rng(0).standard_normal(len(y)))})
+    assert found["N_c"] < 1e-200 and any("N_c" in one for one in found.warnings)
+    assert {name: found[name] for name in truth} == pytest.approx(truth, rel=0.2)
+
+
 def test_a_fixed_floor_of_zero_is_the_law_without_one():
     x, p = study_points(0)
     y = forms.trajectory.predict(p, x) * np.exp(0.005 * np.random.default_rng(0).standard_normal(len(x["steps"])))

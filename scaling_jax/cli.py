@@ -42,16 +42,18 @@ def _parser():
 def _train(args, rest):
     from scaling_jax import config as cfg
     from scaling_jax.data import stream
-    from scaling_jax.data.corpus import open_corpus
+    from scaling_jax.data.corpus import described, open_corpus
     from scaling_jax.parallel import cost
-    from scaling_jax.train import loop
+    from scaling_jax.train import loop, same_data
     from scaling_jax.train.progress import Progress
 
     run = cfg.resolve(cfg.load(args.config), cfg.overrides(rest))
     corpus = open_corpus(run.data)
     run = cfg.bind(run, corpus)
+    same_data.refuse_changed(args.workdir, run, corpus)
     identity = cfg.identity(run, corpus)
     with Progress(total=cost.expected_seconds([run])) as progress:
+        progress.print(described(corpus))
         metrics = loop.result(args.workdir, identity) or loop.train([run], corpus, args.workdir, progress)[identity]
         losses = "  ".join(f"{name} {metrics[name]:.4f} nats/token" for name in metrics if name.endswith("loss"))
         bits = stream.bits_per_byte(metrics["test/loss"], corpus, "test") if "test/loss" in metrics else None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from scaling_jax import config as cfg
 from scaling_jax import records
-from scaling_jax.data.corpus import open_corpus
+from scaling_jax.data.corpus import described, open_corpus
 from scaling_jax.parallel import cost
 from scaling_jax.records import ConfigError
 from scaling_jax.studies import cohorts as cohorts_
@@ -48,11 +48,9 @@ def run(name, scale, workdir, until=None, dry_run=False, ablate=None, overrides=
     if corpus is None:
         progress.print("no corpus: this study trains nothing")
     else:
-        progress.print(
-            f"corpus {corpus.name}: {cost.people(len(corpus.splits['train']))} training tokens, vocabulary {corpus.vocab}, fingerprint {corpus.fingerprint}"
-        )
+        progress.print(described(corpus))
     mine = _whose(title, scale, corpus, ablate, _result_changing(state, overrides))
-    _refuse_foreign(Path(workdir), mine)
+    _refuse_foreign(Path(workdir), mine, state.base)
     ahead = _announce(study, state, workdir, until, progress)
     if dry_run:
         progress.print(f"dry run: nothing was {'trained' if corpus else 'simulated'}")
@@ -201,12 +199,19 @@ def _whose(title, scale, corpus, ablate, overrides):
     }
 
 
-def _refuse_foreign(workdir, mine):
-    """Refuses a directory that belongs to another study, scale, corpus or ablation."""
+def _refuse_foreign(workdir, mine, base):
+    """Refuses a directory that belongs to another study, scale, corpus or ablation; `base` says where the corpus came from."""
     path = workdir / "study.json"
     theirs = trajectory.read_json(path) if path.is_file() else mine
     for name, value in mine.items():
         if theirs.get(name) != value:
+            if name == "corpus" and value and theirs.get(name):
+                what = (
+                    f"config.data.path = {base.data.path!r}" if base.data.source == "file" else f"config.data.source = {base.data.source!r}"
+                )
+                raise ConfigError(
+                    f"{what}: its tokens have fingerprint {value}, and --workdir={workdir} was begun on {theirs[name]}; put the tokens back to go on, or choose another directory for the new ones"
+                )
             raise ConfigError(
                 f"--workdir={workdir}: holds {name} = {theirs.get(name)!r}, not {value!r}; choose another directory, or delete this one"
             )

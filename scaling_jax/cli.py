@@ -15,7 +15,7 @@ def main(argv=None):
     quick = getattr(args, "quick", False)
     if not quick:
         _compile_cache()
-    return exits.code(lambda: args.command(args, rest), None if quick or getattr(args, "dry_run", False) else args.workdir)
+    return exits.code(lambda: args.command(args, rest), resumable=not quick)
 
 
 def _parser():
@@ -44,7 +44,7 @@ def _train(args, rest):
     from scaling_jax.data import stream
     from scaling_jax.data.corpus import described, open_corpus
     from scaling_jax.parallel import cost
-    from scaling_jax.train import loop, same_data
+    from scaling_jax.train import lock, loop, same_data
     from scaling_jax.train.progress import Progress
 
     run = cfg.resolve(cfg.load(args.config), cfg.overrides(rest))
@@ -52,7 +52,7 @@ def _train(args, rest):
     run = cfg.bind(run, corpus)
     same_data.refuse_changed(args.workdir, run, corpus)
     identity = cfg.identity(run, corpus)
-    with Progress(total=cost.expected_seconds([run])) as progress:
+    with lock.held(args.workdir), Progress(total=cost.expected_seconds([run])) as progress:
         progress.print(described(corpus))
         metrics = loop.result(args.workdir, identity) or loop.train([run], corpus, args.workdir, progress)[identity]
         losses = "  ".join(f"{name} {metrics[name]:.4f} nats/token" for name in metrics if name.endswith("loss"))

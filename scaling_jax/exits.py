@@ -10,20 +10,16 @@ from scaling_jax.records import ConfigError, DamageError
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)  # by a disk or its rights
 
 
-def code(command, workdir=None):
+def code(command, resumable=False):
     """Runs `command()`, which returns an exit code; what the user can mend becomes one line on stderr.
 
     Args:
-      workdir: held by this process alone meanwhile, and SIGTERM then means: save, and exit with 75. None: neither.
+      resumable: the command saves as it goes, so that SIGTERM means: save, and exit with 75.
     """
-    from scaling_jax.train import lock, preemption
+    from scaling_jax.train import preemption
 
-    resumable = contextlib.ExitStack()
     try:
-        with resumable:
-            if workdir is not None:
-                resumable.enter_context(preemption.watched())
-                resumable.enter_context(lock.held(workdir))
+        with preemption.watched() if resumable else contextlib.nullcontext():
             return command()
     except ConfigError as error:
         return _say(error, 2)

@@ -7,6 +7,9 @@ import pytest
 from tests.chaos import damage, disks
 from tests.train.test_loop import bound
 
+# After a failed read Orbax closes its event loop under reads that are still going on; they complain into the void.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 def clean(tally):
     assert tally.done and not tally.different, tally.row()

@@ -16,7 +16,7 @@ from scaling_jax.records import ConfigError
 from scaling_jax.studies import cohorts as cohorts_
 from scaling_jax.studies import simulations
 from scaling_jax.studies import study as studies
-from scaling_jax.train import loop, preemption, trajectory
+from scaling_jax.train import lock, loop, preemption, trajectory
 from scaling_jax.train.progress import Progress, sparkline
 
 SCHEMA = 1
@@ -55,31 +55,32 @@ def run(name, scale, workdir, until=None, dry_run=False, ablate=None, overrides=
     if dry_run:
         progress.print(f"dry run: nothing was {'trained' if corpus else 'simulated'}")
         return None
-    workdir = Path(workdir)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        trajectory.write_json(workdir / "study.json", mine)
-    except OSError as error:
-        raise ConfigError(f"--workdir={workdir}: cannot be written ({error}); choose a directory of yours") from error
-    began, spent = time.perf_counter(), os.times()
-    with progress:
-        progress.total = ahead
-        execute = functools.partial(_execute, workdir, title, scale, state, progress)
-        done = studies.walk(study, state, execute, until)
-    clock = {"wall_seconds": time.perf_counter() - began, "cpu_seconds": sum(os.times()[:2]) - sum(spent[:2])}
-    clock = {f"last_start_{name}": value for name, value in clock.items()}
-    if corpus is not None:
-        clock["training_seconds"] = _training_seconds(workdir)
-    simulated = {unit.identity: unit for group in done.values() for unit in group if unit.kind == "simulate"}
-    if simulated:
-        clock["simulation_seconds"] = sum(simulations.seconds(simulated.values(), workdir))
-    from scaling_jax.studies import outcome
+    with lock.held(workdir):
+        trajectory.write_json(Path(workdir) / "study.json", mine)
+        began, spent = time.perf_counter(), os.times()
+        with progress:
+            progress.total = ahead
+            execute = functools.partial(_execute, workdir, title, scale, state, progress)
+            done = studies.walk(study, state, execute, until)
+        clock = {"wall_seconds": time.perf_counter() - began, "cpu_seconds": sum(os.times()[:2]) - sum(spent[:2])}
+        clock = {f"last_start_{name}": value for name, value in clock.items()}
+        if corpus is not None:
+            clock["training_seconds"] = _training_seconds(workdir)
+        simulated = {unit.identity: unit for group in done.values() for unit in group if unit.kind == "simulate"}
+        if simulated:
+            clock["simulation_seconds"] = sum(simulations.seconds(simulated.values(), workdir))
+        from scaling_jax.studies import outcome
 
-    verdicts, estimates = outcome.write(study, state, done, workdir, title, scale, corpus, clock, ablation)
-    outcome.show(
-        progress, study, verdicts, estimates, workdir, outcome.next_command(name, scale, workdir, study.scales, until, ablate, overrides)
-    )
-    return verdicts
+        verdicts, estimates = outcome.write(study, state, done, workdir, title, scale, corpus, clock, ablation)
+        outcome.show(
+            progress,
+            study,
+            verdicts,
+            estimates,
+            workdir,
+            outcome.next_command(name, scale, workdir, study.scales, until, ablate, overrides),
+        )
+        return verdicts
 
 
 def _announce(study, state, workdir, until, progress):

@@ -14,13 +14,18 @@ TRAIN = """
 import resource, sys
 limit, workdir = int(sys.argv[1]), sys.argv[2]
 from scaling_jax import exits, config as cfg
-from scaling_jax.train import loop
+from scaling_jax.train import lock, loop
 from scaling_jax.train.progress import Progress
 from tests.train.test_loop import bound
 run, corpus = bound()
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-sys.exit(exits.code(lambda: loop.train([run], corpus, workdir, Progress(quiet=True)) and 0, workdir))
+def command():
+    with lock.held(workdir):
+        loop.train([run], corpus, workdir, Progress(quiet=True))
+    return 0
+
+sys.exit(exits.code(command, resumable=True))
 """
 
 

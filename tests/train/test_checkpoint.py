@@ -8,6 +8,9 @@ import pytest
 from scaling_jax.records import DamageError
 from scaling_jax.train import checkpoint
 
+# After a failed read Orbax closes its event loop under reads that are still going on; they complain into the void.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 def tree(seed):
     rng = np.random.default_rng(seed)

@@ -54,15 +54,15 @@ def test_asked_to_stop_it_stops_where_that_loses_nothing():
         (KeyboardInterrupt(), 75, "interrupted; the same command goes on"),
     ],
 )
-def test_what_the_shell_sees(tmp_path, capsys, error, status, words):
+def test_what_the_shell_sees(capsys, error, status, words):
     def command():
         raise error
 
-    assert exits.code(command, tmp_path) == status
+    assert exits.code(command, resumable=True) == status
     err = capsys.readouterr().err
     assert words in err and len(err.strip().splitlines()) == 1
 
 
-def test_a_defect_keeps_its_traceback(tmp_path):
+def test_a_defect_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
-        exits.code(lambda: 1 / 0, tmp_path)
+        exits.code(lambda: 1 / 0)

@@ -305,7 +305,7 @@ def main():
         out["designs"][name] = {
             "n": len(next(iter(design.columns.values()))),
             "cpu_seconds": round(spent, 1),
-            "coverage": {m: {q: _plain(one) for q, one in by.items()} for m, by in covered.items()},
+            "coverage": {m: {q: plain(one) for q, one in by.items()} for m, by in covered.items()},
         }
         print(f"{name}: {spent:.0f} CPU s")
         for method, by in covered.items():
@@ -337,7 +337,7 @@ def table(result):
     return "\n".join(out)
 
 
-def _plain(one):
+def plain(one):
     """A Coverage as JSON: four digits, None for what is not finite."""
     return {k: None if not math.isfinite(v) else v if isinstance(v, int) else float(f"{v:.4g}") for k, v in dataclasses.asdict(one).items()}
 

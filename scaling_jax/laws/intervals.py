@@ -12,6 +12,7 @@ import numpy as np
 
 from scaling_jax.laws.form import NotTestable
 
+PARTNERS = 8  # runs without which it is asked once more whether another one is used
 ROUNDING = 1e-12  # a spread below this share of the values is rounding, not variation
 
 
@@ -34,17 +35,21 @@ class Interval:
 def jackknife(statistic, strata, level=0.95):
     """Interval of `statistic` over independent runs, by leaving out one run at a time within each cell.
 
-    v_c = (n_c - 1) / n_c sum_i (T_(c,-i) - mean_i T_(c,-i))^2,  se^2 = sum_c v_c,  dof = se^4 / sum_c v_c^2 / (n_c - 1)
+    v_c = (n_c - 1) / n_c sum_i (T_(c,-i) - mean_i T_(c,-i))^2,  se^2 = sum_c v_c,  dof = se^4 / sum_c v_c^2 / (m_c - 1)
+
+    The statistic uses m_c of the n_c runs of a cell (`used`): with five of six it learns its error from five.
 
     Args:
-      statistic: function from the frozenset of run ids left out to a float or an array; called once, and once per run.
+      statistic: function from the frozenset of run ids left out to a float or an array; called once, once per run, and up to
+        PARTNERS times more for a run that moves nothing.
       strata: cell -> ids of its runs, which differ in nothing but the seed.
       level: coverage asked for.
     Raises:
       NotTestable: a cell that matters has one run; or the statistic does not exist without some run.
     Source: Efron and Stein 1981 (variance, biased upwards); Satterthwaite 1946 (degrees of freedom).
     """
-    return from_deletions(*deletions(statistic, strata), level=level)
+    value, without = deletions(statistic, strata)
+    return from_deletions(value, without, level, used(statistic, strata, value, without))
 
 
 def deletions(statistic, strata):
@@ -72,15 +77,39 @@ def deletions(statistic, strata):
     return value, out
 
 
-def from_deletions(value, without, level=0.95):
-    """The interval of `jackknife` from what `deletions` returns."""
+def used(statistic, strata, value, without):
+    """How many runs of each cell the statistic uses, given what `deletions` returned: {cell: m_c}.
+
+    A run is used if leaving it out changes the value in any bit, with all others there or without one of the PARTNERS runs of its cell that
+    move the value most: a run at the mean of its cell moves no mean until another is gone, and a step is not taken at every run.
+    """
+    out = {}
+    for cell, values in without.items():
+        moved = np.abs(values - value).reshape(len(values), -1).max(1)
+        partners = np.argsort(-moved, kind="stable")[:PARTNERS]
+        asks = lambda i, cell=cell, values=values, partners=partners: any(
+            _changes(statistic, frozenset((strata[cell][i], strata[cell][j])), values[j]) for j in partners if j != i
+        )
+        out[cell] = sum(bool(far) or asks(i) for i, far in enumerate(moved))
+    return out
+
+
+def _changes(statistic, dropped, value):
+    try:
+        return bool((np.asarray(statistic(dropped), np.float64) != value).any())
+    except NotTestable:
+        return True
+
+
+def from_deletions(value, without, level=0.95, counts=None):
+    """The interval of `jackknife` from what `deletions` returns; counts: {cell: m_c} from `used`, None where every run is."""
     from scipy.special import stdtrit
 
     variance, spread, size = np.zeros((3, *np.shape(value)))
-    for values in without.values():
-        n = len(values)
+    for cell, values in without.items():
+        n, m = len(values), len(values) if counts is None else counts[cell]
         v = (n - 1) / n * ((values - values.mean(0)) ** 2).sum(0)
-        variance, spread = variance + v, spread + v**2 / (n - 1)
+        variance, spread = variance + v, spread + v**2 / max(m - 1, 1)
         size = np.maximum(size, np.abs(values).max(0))
     moves = variance > (ROUNDING * size) ** 2
     se = np.where(moves, np.sqrt(variance), 0.0)

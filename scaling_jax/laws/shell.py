@@ -24,7 +24,7 @@ def add_parsers(commands):
     one.add_argument(
         "--bootstrap", type=int, default=0, metavar="COUNT", help="percentile intervals of COUNT resamples instead of profiles"
     )
-    one.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    one.add_argument("--seed", type=int, default=0, help="of the bootstrap, of --check, and of the worlds behind --isoflop")
     one.add_argument("--check", type=int, default=0, metavar="WORLDS", help="measure what the intervals cover at these very points")
     one.add_argument("--solver", choices=("newton", "scipy"), default="newton")
     one.add_argument("--isoflop", action="store_true", help="compute-optimal size by Chinchilla's approaches 1, 2 and 3")

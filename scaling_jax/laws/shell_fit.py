@@ -9,10 +9,17 @@ import numpy as np
 
 from scaling_jax import records
 from scaling_jax.laws import intervals, isoflop, record, resample, tables, trajectories
-from scaling_jax.laws.fitting import fit
+from scaling_jax.laws.fitting import DELTA, fit
 from scaling_jax.laws.form import NotTestable
 from scaling_jax.laws.shell_words import nothing_left, number, pairs, span, table
 from scaling_jax.records import ConfigError
+
+ISOFLOP_NOTES = (
+    "bias: what an approach is off by on this grid without noise, if the law of approach 3 is true",
+    f"95% intervals of approaches 1 and 2: for what they would say on this grid without noise, their bias included; from {isoflop.WORLDS} "
+    "worlds of the law of approach 3, which they take as true, with noise like its residuals, each row's its own. What noise shifts an approach "
+    "by is taken off, so that a value may lie outside. --check=200 measures what they cover at these points",
+)
 
 
 def fit_points(args, rest):
@@ -176,22 +183,21 @@ def _isoflop(args, console, mapping):
     for option in ("law", "loss", "weights", "clusters", "json", "figure", "fixed"):
         if getattr(args, option):
             raise ConfigError(f"--{option}={getattr(args, option)}: has no meaning with --isoflop; leave it out, or fit --law=chinchilla")
-    if args.bootstrap or args.solver != "newton":
-        raise ConfigError("--bootstrap, --solver: have no meaning with --isoflop; leave them out, or fit --law=chinchilla")
+    if args.bootstrap or args.solver != "newton" or args.delta != DELTA:
+        raise ConfigError("--bootstrap, --solver, --delta: have no meaning with --isoflop; leave them out, or fit --law=chinchilla")
     extra = [name for name in (args.group, args.budget) if name]
     frame = _points(args, console, mapping, ("params", "tokens", "loss"), extra, "loss")
     parts = [("", frame)] if args.group is None else [(str(name), part) for name, part in frame.groupby(args.group)]
     console.print("[bold]compute-optimal size[/bold]  N_opt(C) = k C^a, D_opt = C / (6 N_opt)")
     shown = [_approaches(args, console, name, part) for name, part in parts]
-    console.print(
-        "bias: what an approach is off by on this grid without noise, if the law of approach 3 is true", style="dim", soft_wrap=True
-    )
+    for note in ISOFLOP_NOTES:
+        console.print(note, style="dim", soft_wrap=True)
     return 0 if all(shown) else 1
 
 
 def _approaches(args, console, group, frame):
     """Prints the three approaches on one set of points; returns whether any of them has an answer."""
-    found = isoflop.isoflop(frame, args.budget)
+    found = isoflop.isoflop(frame, args.budget, seed=args.seed)
     if group:
         console.print(f"\n{group}: {len(frame)} points")
     compute = 10 * float((6 * frame["params"] * frame["tokens"]).max())
@@ -203,11 +209,19 @@ def _approaches(args, console, group, frame):
     ends = lambda name, key: (f"{optima[name][key][0]:.3g}", span(*optima[name][key][1:]))
     rows = [(name, *ends(name, "params"), *ends(name, "tokens")) for name in optima]
     console.print(table(("approach", "N_opt", "95% interval", "D_opt", "95% interval"), rows))
-    for name, reason in ((line.name, line.reason) for line in (found.envelope, found.parabolas)):
-        if reason:
-            console.print(f"{name}: none, {reason}", style="yellow", soft_wrap=True)
+    for line in (found.envelope, found.parabolas):
+        if line.reason:
+            console.print(f"{line.name}: none, {line.reason}", style="yellow", soft_wrap=True)
+        elif line.lost:
+            console.print(f"{line.name}: {line.lost:.1%} of the worlds behind its intervals have no answer", style="yellow", soft_wrap=True)
     if found.law is None:
         console.print(f"3 law: none, {found.reason}", style="yellow", soft_wrap=True)
+    elif args.check:
+        seen = isoflop.covered(found.law, frame, compute, budget=args.budget, worlds=args.check, seed=args.seed)
+        for name in exponents:
+            for quantity, one in seen[name].items():
+                words = "N_opt and D_opt" if quantity == "N_opt" else quantity
+                console.print(f"  {name}, {words}: a stated 95% interval {one}", style="dim", soft_wrap=True)
     return bool(exponents)
 
 

@@ -13,6 +13,7 @@ What each guard protects from:
   smallest p    too few relabelings: three seeds against three have 20, so p < 0.05 is out of reach whatever the data say.
   ablation      a claim that holds without its mechanism; the study runner applies it, here it must only be there.
 What is not guarded: runs of different cells that share a seed count as independent; the spread is over seeds, not over test sets.
+Published runs that err together, of one size say, are one observation only where their rows share a run.
 """
 
 import dataclasses
@@ -191,7 +192,7 @@ class Claim:
 class Verdict:
     """The verdict on a claim and all that it rests on; what could not be computed is None.
 
-    n: independent runs that move the statistic. seeds: the smallest number of them in one cell. se, dof: of the 95%
+    n: independent runs that the statistic uses (`intervals.used`). seeds: the smallest number of them in one cell. se, dof: of the 95%
     interval value +- t_dof se. null_p: raw; adjusted_p: after Holm. seeds_needed: about how many per cell decide an
     undecided claim with 80% power if the effect is as measured; None beyond reach.
     """
@@ -265,8 +266,7 @@ def _evidence(claim, data, permutations, seed):
         if not math.isfinite(value):
             raise NotTestable(f"the statistic is {value}, not a finite number")
         found = dataclasses.replace(found, value=value)
-        _, without = intervals.deletions(lambda dropped: _evaluate(claim, data.drop(dropped)), data.strata)
-        found = dataclasses.replace(found, **_interval(value, without))
+        found = dataclasses.replace(found, **_interval(lambda dropped: _evaluate(claim, data.drop(dropped)), data.strata))
         _check_smallest_p(claim, data, permutations)
     except NotTestable as error:
         return dataclasses.replace(found, reason=str(error))
@@ -293,14 +293,15 @@ def _evaluate(claim, data):
     return float(value)
 
 
-def _interval(value, without):
+def _interval(statistic, strata):
     """Fields of a verdict that the jackknife gives."""
-    interval = intervals.from_deletions(value, without)
+    value, without = intervals.deletions(statistic, strata)
+    counts = intervals.used(statistic, strata, value, without)
+    interval = intervals.from_deletions(value, without, counts=counts)
     if not interval.dof > 0:
         raise NotTestable("no degrees of freedom: no run changes the statistic when left out (a constant, a count, a best grid point)")
-    sizes = [len(values) for values in without.values()]
     ends = (float(interval.low), float(interval.high))
-    return dict(ci95=ends, se=float(interval.se), dof=float(interval.dof), n=sum(sizes), seeds=min(sizes))
+    return dict(ci95=ends, se=float(interval.se), dof=float(interval.dof), n=sum(counts.values()), seeds=min(counts.values()))
 
 
 def _check_smallest_p(claim, data, permutations):

@@ -81,9 +81,11 @@ def estimates(study, data):
             if not math.isfinite(value):
                 raise NotTestable(f"the statistic is {value}, not a finite number")
             entry["value"] = value
-            value, without = intervals.deletions(lambda dropped, one=one: one.statistic(data.drop(dropped)), data.strata)
-            found = intervals.from_deletions(value, without)
-            entry["n"] = sum(map(len, without.values()))
+            statistic = lambda dropped, one=one: one.statistic(data.drop(dropped))
+            value, without = intervals.deletions(statistic, data.strata)
+            counts = intervals.used(statistic, data.strata, value, without)
+            found = intervals.from_deletions(value, without, counts=counts)
+            entry["n"] = sum(counts.values())
             entry["ci95"] = _ends(found.low, found.high)
         except NotTestable as error:
             entry["reason"] = str(error)

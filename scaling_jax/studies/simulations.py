@@ -71,8 +71,9 @@ def name(unit):
 def rows(unit, metrics):
     """The rows of a simulation: its settings, labels, seed and scalar metrics; one row, or one for each dict of metrics["rows"].
 
-    A row with a key "run" (text) is an observation of its own, as a published run that the simulation read is, and may name
-    its cell under "cell"; all others depend on the simulation.
+    A row with a key "run" (text) depends on that run alone, as a published one that the simulation read, and may name its cell under
+    "cell"; rows that name one run are one observation, as published runs of one size that err together. All others depend on the
+    simulation.
     """
     shared = {**_flat(records.to_dict(unit.config.settings)), **unit.label, "seed": unit.config.seed}
     shared |= {key: value for key, value in metrics.items() if not isinstance(value, (list, dict))}

@@ -155,6 +155,26 @@ def test_a_cell_without_influence_needs_no_seeds():
     assert found == intervals.jackknife(mean_of(samples, "a"), {"a": strata_of(samples)["a"]})
 
 
+@pytest.mark.parametrize("used", [2, 5])
+def test_unused_runs_bring_no_degrees_of_freedom(used):
+    """A mean of some of a cell's six runs: never narrower than the t interval of those, and hardly wider where one is unused."""
+    x = np.random.default_rng(used).normal(size=6)
+    statistic = lambda dropped: np.mean([x[i] for i in range(used) if f"a{i}" not in dropped])  # noqa: E731
+    strata = {"a": tuple(f"a{i}" for i in range(6))}
+    found = intervals.jackknife(statistic, strata)
+    low, high = stats.t.interval(0.95, used - 1, x[:used].mean(), stats.sem(x[:used]))
+    assert (intervals.used(statistic, strata, *intervals.deletions(statistic, strata)), found.dof) == ({"a": used}, used - 1)
+    assert low >= found.low > low - (0.03 if used == 5 else 1) * (high - low) and high <= found.high
+
+
+def test_a_run_at_the_mean_is_used():
+    """Leaving it out moves nothing; it is an observation all the same, and the interval is the classical one."""
+    x = np.array([1.0, 2.0, 3.0])
+    found = intervals.jackknife(mean_of({"a": x}, "a"), strata_of({"a": x}))
+    low, high = stats.t.interval(0.95, 2, 2.0, stats.sem(x))
+    np.testing.assert_allclose([found.low, found.high, found.dof], [low, high, 2], rtol=1e-12)
+
+
 @pytest.mark.parametrize("pooled", [False, True])
 def test_a_cell_of_one_run_that_matters_is_not_testable(pooled):
     """Whether leaving the run out changes the value (a pooled mean) or makes it impossible (a difference)."""
@@ -202,4 +222,4 @@ def test_one_call_per_run():
     calls = []
     samples = {"a": np.arange(3.0), "b": np.arange(4.0)}
     intervals.jackknife(lambda dropped: calls.append(dropped) or difference(samples)(dropped), strata_of(samples))
-    assert len(calls) == 1 + 3 + 4
+    assert len(calls) == 1 + 3 + 4 + 1, "a1 lies at the mean of its cell: whether it is used is asked once more"

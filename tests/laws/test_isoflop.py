@@ -1,10 +1,10 @@
-"""Chinchilla's three approaches on planted runs: exponents, bands, the bias of approach 2, and what is missing."""
+"""Chinchilla's three approaches on planted runs: exponents, widths of intervals, the bias of approach 2, and what is missing."""
 
 import numpy as np
 import pytest
 
 from scaling_jax.laws import derived, forms
-from scaling_jax.laws.isoflop import isoflop
+from scaling_jax.laws.isoflop import approaches, covered, isoflop, noise_free
 
 TRUTH = {"E": 1.8172, "A": 482.01, "B": 2085.43, "alpha": 0.3478, "beta": 0.3658}
 EXACT = TRUTH["beta"] / (TRUTH["alpha"] + TRUTH["beta"])
@@ -22,7 +22,7 @@ def grid(centre=1.0, width=6.0, noise=0.0, seed=0, truth=TRUTH, count=9):
 
 
 def curves(noise=0.0, seed=0):
-    """Training curves of nine sizes, twelve token counts each."""
+    """Training curves of nine sizes, 25 token counts each."""
     size, tokens = (g.ravel() for g in np.meshgrid(np.geomspace(3e7, 3e10, 9), np.geomspace(1e8, 1e12, 25)))
     loss = forms.chinchilla.predict(TRUTH, {"params": size, "tokens": tokens})
     return {"params": size, "tokens": tokens, "loss": loss * np.exp(noise * np.random.default_rng(seed).standard_normal(len(loss)))}
@@ -59,21 +59,51 @@ def test_the_envelope():
     found = isoflop(curves())
     assert found.envelope.reason == "" and found.envelope.a == pytest.approx(EXACT, abs=0.06)
     assert found.envelope.bias == pytest.approx(found.envelope.a - EXACT, abs=1e-3)
-    noisy = isoflop(curves(noise=0.001))
-    value, low, high = noisy.exponents()["1 envelope"]
-    assert low < EXACT + noisy.envelope.bias < high
 
 
-def test_intervals_cover_and_multiply_to_the_compute():
+@pytest.mark.parametrize(("name", "points"), [("1 envelope", curves), ("2 parabolas", grid)])
+def test_intervals_are_as_wide_as_the_noise_makes_the_estimate_vary(name, points):
+    """The spread over runs made again, which no interval has seen: a 95% interval is 3.92 of its standard deviations wide, and holds the middle."""
+    clean, noise = points(), 0.002
+    approach = approaches(clean["params"], clean["tokens"], None)[name]()
+    again = approach.lines(clean["loss"] * np.exp(noise * np.random.default_rng(9).standard_normal((400, len(clean["loss"])))))
+    lines = [next(line for line in isoflop(points(noise=noise, seed=seed)).lines if line.name == name) for seed in range(8)]
+    a, log_k = noise_free(TRUTH, clean)[name]
+    at = 10 * float((6 * clean["params"] * clean["tokens"]).max())
+    for compute, truth, values in ((None, a, again[:, 0]), (at, log_k + a * np.log(at), again @ [np.log(at), 1.0])):
+        _, low, high = np.array([line.interval(compute) for line in lines]).T
+        assert 0.8 < np.median(high - low) / (3.92 * values.std()) < 1.25
+        assert ((low <= truth) & (truth <= high)).sum() >= 6
+        _, low, high = np.array([line.interval(compute, 0.5) for line in lines]).T
+        assert 0.7 < np.median(high - low) / (1.349 * values.std()) < 1.3
+
+
+def test_an_envelope_that_no_noise_moves_has_an_interval_of_no_width():
+    value, low, high = isoflop(curves(noise=1e-8)).exponents()["1 envelope"]
+    assert low == pytest.approx(value, abs=1e-9) and high == pytest.approx(value, abs=1e-9)
+
+
+def test_intervals_of_size_and_data_multiply_to_the_compute():
     found = isoflop(grid(noise=0.002))
-    for value, low, high in found.exponents().values():
-        assert low < value < high
-    value, low, high = found.exponents()["3 law"]
-    assert low < EXACT < high
     for sizes in found.optimum(1e22).values():
         (n, n_low, n_high), (d, d_low, d_high) = sizes["params"], sizes["tokens"]
         assert n_low < n < n_high and d_low < d < d_high
         assert 6 * n * d == pytest.approx(1e22) and 6 * n_low * d_high == pytest.approx(1e22)
+
+
+def test_what_is_covered_is_measured_at_the_very_points():
+    found = isoflop(grid(noise=0.003))
+    seen = covered(found.law, grid(), 1e22, worlds=10)
+    assert set(seen) == {"2 parabolas", "3 law"}
+    for of in seen.values():
+        assert of["a"].worlds == 10 and of["a"].covered >= 0.7 and of["N_opt"].covered >= 0.7
+    assert seen["3 law"]["a"].truth == pytest.approx(found.law["beta"] / (found.law["alpha"] + found.law["beta"]))
+    assert seen["3 law"]["N_opt"].truth == pytest.approx(derived.compute_optimal(found.law, 1e22)[0])
+
+
+def test_too_much_noise_is_said():
+    found = isoflop(grid(noise=0.03, width=2.0, count=5))
+    assert "2 parabolas" not in found.exponents() and "too noisy" in found.parabolas.reason
 
 
 def test_what_is_missing_is_said():

@@ -238,6 +238,13 @@ def test_isoflop(capsys, tmp_path):
     assert code == 2 and "--loss=lsq: has no meaning with --isoflop" in err
     code, out, _ = run(capsys, "fit", path, "--isoflop")
     assert code == 0 and "2 parabolas" in out and "3 law" in out and "bias" in out
+    assert "without noise, their bias included" in out and "covers" not in out
+    assert run(capsys, "fit", path, "--isoflop", "--seed=1")[1] != out  # other worlds, other ends
+    code, out, _ = run(capsys, "fit", path, "--isoflop", "--check=10")
+    assert code == 0 and "2 parabolas, a: a stated 95% interval covers" in out and "3 law, N_opt and D_opt: a stated" in out
+    assert out.count("measured in 10 worlds") == 4
+    code, _, err = run(capsys, "fit", path, "--isoflop", "--delta=0.01")
+    assert code == 2 and "--delta" in err
 
 
 def test_what_the_intervals_cover_is_measured_on_demand(capsys, points, tmp_path):

@@ -77,6 +77,15 @@ def test_two_recipes_have_the_welch_interval(sizes):
     assert found.value / found.se == pytest.approx(test.statistic, rel=1e-9)
 
 
+def test_only_runs_that_the_statistic_uses_count():
+    """Of six runs a recipe, four are asked: n, seeds and the degrees of freedom are those of four."""
+    a, b = normal(1, (6, 6), 0.2)
+    found = judge(two(a, b), lambda d: gap(d.where(seed=range(4))), exchange=permute("recipe", where={"seed": range(4)}), permutations=50)
+    test = stats.ttest_ind(b[:4], a[:4], equal_var=False)
+    assert (found.n, found.seeds) == (8, 4) and found.dof == pytest.approx(test.df, rel=1e-9)
+    assert found.se >= abs((b[:4].mean() - a[:4].mean()) / test.statistic)
+
+
 @pytest.mark.parametrize("side, alternative", [(">", "greater"), ("<", "less")])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_null_p_is_that_of_the_exact_test(side, alternative, seed):

@@ -5,13 +5,11 @@ on them gives the coefficients back, and what they say at the ends. Those of SiL
 below 1.1e9 tokens, the 0.8B and 1.2B models' below 1.5e9; no points are asked of them there.
 """
 
-import csv
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from scaling_jax.laws import fitting, forms
+from scaling_jax.laws import fitting, forms, tables
 
 TABLE = Path(__file__).resolve().parents[2] / "published" / "activation_sparsity.csv"
 FORMS = {"relu": forms.sparsing_relu, "silu": forms.sparsing_silu}
@@ -19,11 +17,8 @@ FORMS = {"relu": forms.sparsing_relu, "silu": forms.sparsing_silu}
 
 def coefficients():
     """The published coefficients as a frame: activation, size, alpha, b (ReLU), c, A_0."""
-    with open(TABLE, encoding="utf-8") as file:
-        frame = pd.DataFrame(csv.DictReader(line for line in file if not line.startswith("#")))
-    numbers = ["alpha", "b", "c", "A_0"]
-    frame[numbers] = frame[numbers].replace("", "nan").astype(float)
-    return frame
+    frame = tables.read_points(TABLE, needed=("alpha", "c", "A_0"))
+    return frame.assign(b=frame["b"].replace("", "nan").astype(float))
 
 
 def law(row):

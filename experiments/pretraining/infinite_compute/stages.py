@@ -1,6 +1,5 @@
 """Infinite compute, what is run: points, tuning, and the stages built on them. A point is {epochs, decay, rate}."""
 
-import csv
 import functools
 import math
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from scaling_jax.data import stream
 from scaling_jax.data.corpus import open_corpus
 from scaling_jax.inference.ensemble import all_teams
+from scaling_jax.laws import tables
 from scaling_jax.laws.form import NotTestable
 from scaling_jax.studies import tuning
 from scaling_jax.studies.study import Stage, standard_rows
@@ -61,12 +61,8 @@ def descent(state, size, recipe, tokens=None):
 def published():
     """(recipe, size, tokens) -> the point the paper's authors settled on."""
     path = Path(__file__).resolve().parents[2] / "published" / "infinite_compute_tuned.csv"
-    with open(path, encoding="utf-8") as file:
-        rows = csv.DictReader(line for line in file if not line.startswith("#"))
-        return {
-            (r["recipe"], r["size"], int(r["tokens"])): {"epochs": int(r["epochs"]), "decay": float(r["decay"]), "rate": float(r["rate"])}
-            for r in rows
-        }
+    rows = tables.read_points(path, needed=("tokens", "epochs", "decay", "rate")).to_dict("records")
+    return {(r["recipe"], r["size"], int(r["tokens"])): {"epochs": int(r["epochs"]), "decay": r["decay"], "rate": r["rate"]} for r in rows}
 
 
 def tuned(state, size, recipe, tokens=None):

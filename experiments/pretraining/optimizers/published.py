@@ -6,13 +6,11 @@ from 0.435 to 0.495, and only with it do the authors' constants come out. Four p
 no bootstrap and no jackknife, and profile intervals of the speed-ups that are wide wherever the law bends.
 """
 
-import csv
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from scaling_jax.laws import derived, fitting, forms
+from scaling_jax.laws import derived, fitting, forms, tables
 
 TABLE = Path(__file__).resolve().parents[2] / "published" / "optimizers_best.csv"
 SIZES = ("130m", "300m", "520m", "1.2b")
@@ -20,9 +18,7 @@ SIZES = ("130m", "300m", "520m", "1.2b")
 
 def losses():
     """The lowest published losses as a frame: optimizer, size, ratio (D / 20 N), loss."""
-    with open(TABLE, encoding="utf-8") as file:
-        frame = pd.DataFrame(csv.DictReader(line for line in file if not line.startswith("#")))
-    return frame.astype({"ratio": int, "loss": float})
+    return tables.read_points(TABLE, needed=("ratio", "loss")).astype({"ratio": int})
 
 
 def data_law(frame, size, most=np.inf, optimizer="adamw"):

@@ -4,15 +4,13 @@ Each of three training sets has a law of its own. The loss law is fitted to five
 and the 1.4B run at M = 20; everything that costs more than all of those is held out.
 """
 
-import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from scaling_jax.laws import fitting, forms
+from scaling_jax.laws import fitting, forms, tables
 from scaling_jax.laws.form import NotTestable
 from scaling_jax.records import field
 
@@ -51,11 +49,7 @@ def runs(labels="true", seed=0):
     use: "fit" (the five runs of the loss law), "held out" (costs more than each of those), "other". error_fit: 1 for the six runs of the
     error law, those five and 1.4B at M = 20. labels, seed: see `Published`.
     """
-    with open(TABLE, encoding="utf-8") as file:
-        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
-    frame = pd.DataFrame(rows)
-    numbers = [name for name in frame if name not in ("train_set", "model")]
-    frame[numbers] = frame[numbers].astype(np.float64)
+    frame = tables.read_points(TABLE, needed=("params", "tokens", "multiplier", "loss", "error46", "error17"))
     frame["size"] = [NAMES[int(n)] for n in frame["params"]]
     if labels == "shuffled":
         rng = np.random.default_rng(seed)
@@ -109,17 +103,33 @@ def predicted(part, tasks="error17"):
     )
 
 
-def simulate(settings, seed):
-    """The published runs as rows, each a run of its own with what the laws say of it; and the laws' constants with intervals."""
+def read_and_fit(settings, seed):
+    """The published runs as rows, with what the laws say of each; and the laws' constants with intervals.
+
+    All rows of one size are one observation, whatever M and training set: their errors have a common part (`common_part`).
+    """
     frame = runs(settings.labels, seed)
     rows, found = [], []
     for name, part in frame.groupby("train_set", sort=True):
         part = predicted(part, settings.tasks)
         for row in part.drop(columns=["model", "error17", "error46"]).to_dict("records"):
             row["multiplier"], row["over_trained"] = int(row["multiplier"]), int(row["multiplier"] >= BASE)
-            rows.append({"run": f"{name} {row['size']} M={row['multiplier']}", "cell": name, **row})
+            rows.append({"run": row["size"], "cell": "published", **row})
         found += _estimates(name, part)
     return {"rows": rows, "estimates": found}
+
+
+def common_part(frame):
+    """How alike held-out runs of one size err, over all training sets: shares of the variance of signed relative errors that lie between sizes.
+
+    (of losses, of task errors, what independent runs would give): sum_s n_s (mean_s - mean)^2 / sum (e - mean)^2, and (sizes - 1) / (runs - 1).
+    """
+    found = []
+    for column, predicted, measured in (("use", "predicted", "loss"), ("error_held_out", "predicted_error", "error")):
+        part = frame[frame[column] == {"use": "held out"}.get(column, 1)]
+        errors = part[predicted] / part[measured] - 1
+        found.append(float(errors.groupby(part["size"]).transform("mean").var(ddof=0) / errors.var(ddof=0)))
+    return (*found, (part["size"].nunique() - 1) / (len(part) - 1))
 
 
 def _estimates(name, part):
@@ -129,18 +139,16 @@ def _estimates(name, part):
         out.append(
             {"text": f"published, {name}: {which} from five runs", "unit": unit, "n": five.n, "paper_value": value} | _of(five, which)
         )
-    every = fitting.fit(forms.over_training, part[part["multiplier"] >= BASE])
-    out.append(
-        {"text": f"published, {name}: eta from all runs with M of 20 or more", "n": every.n, "paper_value": PRINTED[name][1]}
-        | _of(every, "eta")
-    )
-    return out
+    many = part[part["multiplier"] >= BASE]
+    every, sizes = fitting.fit(forms.over_training, many), many["size"].to_numpy()
+    text = f"published, {name}: eta from all {every.n} runs with M of 20 or more, a size counting as one run"
+    return [*out, {"text": text, "n": len(set(sizes)), "paper_value": PRINTED[name][1]} | _of(every, "eta", sizes)]
 
 
-def _of(found, name):
+def _of(found, name, clusters=None):
     """Value and interval of a parameter as an estimate; without an interval it says why."""
     try:
-        interval = found.interval(name)
+        interval = found.interval(name, clusters=clusters)
     except NotTestable as error:
         return {"value": float(found[name]), "reason": str(error)}
     ends = [float(interval.low), float(interval.high)]

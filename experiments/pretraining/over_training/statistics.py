@@ -1,6 +1,8 @@
 """Over-training, what is measured: errors of laws on runs they have not seen, and how parallel the lines of constant M are."""
 
 import functools
+import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +15,7 @@ from .published import compute_power
 
 OWN = ("cheap", "held_out")
 ETAS = np.geomspace(0.01, 1.5, 200)
+SAME = 1e-6  # two predictions this close, relatively, say the same: fits end there
 
 
 def own(data, use=None):
@@ -173,9 +176,10 @@ def _projections(params, tokens, with_floor):
 
 @dataclass(frozen=True)
 class SwapPredictors:
-    """The null of a comparison of two predictors: for all held-out runs of one size and training set at once, which one said what.
+    """The null of a comparison of two predictors: for all held-out runs of one size, in all training sets at once, which one said what.
 
-    Errors of one size have a common part, so they change places together.
+    Errors of one size have a common part that repeats from training set to training set, so they change places together. A size of which
+    both say the same (a law and its line at M = 20) has nothing to exchange and is no relabeling.
     """
 
     first: str
@@ -183,24 +187,81 @@ class SwapPredictors:
     chosen: tuple
 
     def describe(self):
-        return f"what {self.first} and {self.second} say of each size and training set"
+        return f"what {self.first} and {self.second} say of each size"
 
     def arrangements(self, data):
-        return 2 ** len(set(self._blocks(data)[1].tolist()))
+        return 2 ** len(self._sizes(data))
 
     def __call__(self, data, rng):
-        mask, block = self._blocks(data)
-        swap = np.zeros(len(data), bool)
-        swap[mask] = (rng.random(int(block.max()) + 1) < 0.5)[block]
+        sizes = self._sizes(data)
+        return self._swapped(data, sizes, rng.random(len(sizes)) < 0.5)
+
+    def every(self, data):
+        """All of them, the data as they are first."""
+        sizes = self._sizes(data)
+        for swaps in itertools.product((False, True), repeat=len(sizes)):
+            yield self._swapped(data, sizes, swaps)
+
+    def _sizes(self, data):
+        """The rows of each size that may change places, bool [n] each."""
+        name, value = self.chosen
+        chosen = (data["stage"] == "published") & (data[name] == value)
+        masks = [chosen & (data["size"] == size) for size in dict.fromkeys(data["size"][chosen].tolist())]
+        return [mask for mask in masks if not np.allclose(data[self.first][mask], data[self.second][mask], rtol=SAME, atol=0.0)]
+
+    def _swapped(self, data, sizes, swaps):
         first, second = data[self.first], data[self.second]
+        swap = np.any([mask for mask, one in zip(sizes, swaps, strict=True) if one] or np.zeros((1, len(data)), bool), axis=0)
         return data.replace(self.first, np.where(swap, second, first)).replace(self.second, np.where(swap, first, second))
 
-    def _blocks(self, data):
-        """Which rows may change places [n] bool, and the block [rows] of each."""
+
+@dataclass(frozen=True)
+class PermuteM:
+    """The null of a law in M: runs of one size might as well have exchanged what they measured, in all training sets at once.
+
+    Runs of one size and M err alike in all training sets, so they move together; those of an M that some training set lacks stay.
+
+    moves: the column that moves; chosen: (column, value) of the published rows that take part; text: what they are called.
+    """
+
+    moves: str
+    chosen: tuple
+    text: str
+
+    def describe(self):
+        return f"values of M of {self.text} of each size, in all training sets at once"
+
+    def arrangements(self, data):
+        return math.prod(math.factorial(len(rows)) for rows in self._runs(data))
+
+    def __call__(self, data, rng):
+        runs = self._runs(data)
+        return self._moved(data, runs, [rng.permutation(len(rows)) for rows in runs])
+
+    def every(self, data):
+        """All of them, the data as they are first."""
+        runs = self._runs(data)
+        for orders in itertools.product(*(itertools.permutations(range(len(rows))) for rows in runs)):
+            yield self._moved(data, runs, orders)
+
+    def _runs(self, data):
+        """The rows of each size that move, [values of M, training sets], where there are two values of M or more."""
         name, value = self.chosen
-        mask = (data["stage"] == "published") & (data[name] == value)
-        keys = [f"{one} {size}" for one, size in zip(data["train_set"][mask].tolist(), data["size"][mask].tolist(), strict=True)]
-        return mask, np.unique(keys, return_inverse=True)[1]
+        found = {}
+        rows = np.flatnonzero((data["stage"] == "published") & (data[name] == value))
+        for row, *key in zip(rows.tolist(), *(data[one][rows].tolist() for one in ("size", "multiplier", "train_set")), strict=True):
+            size, multiplier, train_set = key
+            found.setdefault(size, {}).setdefault(multiplier, {})[train_set] = row
+        sets = sorted(set(data["train_set"][rows].tolist()))
+        shared = [[[by_set[one] for one in sets] for by_set in by_m.values() if len(by_set) == len(sets)] for by_m in found.values()]
+        return [np.array(one) for one in shared if len(one) > 1]
+
+    def _moved(self, data, runs, orders):
+        old = data[self.moves]
+        values = old.copy()
+        for rows, order in zip(runs, orders, strict=True):
+            values[rows] = old[rows[list(order)]]
+        return data.replace(self.moves, values)
 
 
 # Runs of one size might as well have seen each other's numbers of tokens: nothing is learnt from M.
@@ -208,27 +269,9 @@ OWN_M = permute(
     "multiplier", within="size", where={"stage": OWN, "use": "fit"}, moves="loss", text="values of M of the cheap runs of each size"
 )
 OWN_LINES = permute("multiplier", within="size", where={"stage": OWN}, moves="loss", text="values of M of the runs of each size")
-PAPER_LINES = permute(
-    "multiplier",
-    within=("train_set", "size"),
-    where={"stage": "published", "over_trained": 1},
-    moves="loss",
-    text="values of M of each size and training set",
-)
-PAPER_M = permute(
-    "multiplier",
-    within=("train_set", "size"),
-    where={"stage": "published", "use": "held out"},
-    moves="loss",
-    text="values of M of held-out runs of each size and training set",
-)
-PAPER_TASKS = permute(
-    "multiplier",
-    within=("train_set", "size"),
-    where={"stage": "published", "error_held_out": 1},
-    moves="error",
-    text="values of M of held-out runs of each size and training set",
-)
+PAPER_LINES = PermuteM("loss", ("over_trained", 1), "runs at M of 20 and more")
+PAPER_M = PermuteM("loss", ("use", "held out"), "held-out runs")
+PAPER_TASKS = PermuteM("error", ("error_held_out", 1), "held-out runs")
 # Runs of equal compute might as well have exchanged sizes: then a line in compute says all there is to say.
 EQUAL_COMPUTE = permute("size", within="rung", where={"stage": OWN}, moves="loss", text="sizes of runs of about equal compute")
 LOSS_PREDICTORS = SwapPredictors("predicted", "rival", ("use", "held out"))

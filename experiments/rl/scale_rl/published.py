@@ -5,12 +5,11 @@ The authors leave out the first 1,500 GPU-hours, fit the first half of a run, an
 Raw curves are not at hand: curves are planted at the published parameters.
 """
 
-import csv
 from pathlib import Path
 
 import numpy as np
 
-from scaling_jax.laws import fitting, forms
+from scaling_jax.laws import fitting, forms, tables
 
 TABLE = Path(__file__).resolve().parents[2] / "published" / "scale_rl.csv"
 FIRST = 1_500.0  # GPU-hours before which the authors do not fit
@@ -20,9 +19,9 @@ PROMPTS, ANSWERS = 1_000, 16
 
 def sigmoids(start=0.40):
     """{experiment: R_0, A, C_mid, B}; the table has no R_0, it starts from `start`."""
-    with open(TABLE, encoding="utf-8") as file:
-        rows = csv.DictReader(line for line in file if not line.startswith("#"))
-        return {row["experiment"]: {"R_0": start, **{name: float(row[name]) for name in ("A", "C_mid", "B")}} for row in rows}
+    names = ["A", "C_mid", "B"]
+    table = tables.read_points(TABLE, needed=names).set_index("experiment")
+    return {experiment: {"R_0": start, **row} for experiment, row in table[names].to_dict("index").items()}
 
 
 def reward(params, compute):

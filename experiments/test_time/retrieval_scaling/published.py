@@ -5,13 +5,11 @@ hotpotqa and musique show; bamboogle and 2wiki rise by 17 and 21 points from 32k
 leave the slope of their line with an interval that contains zero.
 """
 
-import csv
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from scaling_jax.laws import fitting, forms
+from scaling_jax.laws import fitting, forms, tables
 
 FOLDER = Path(__file__).resolve().parents[2] / "published"
 DATA_SETS = ("bamboogle", "hotpotqa", "musique", "2wiki")
@@ -22,15 +20,9 @@ def line(log10_context, *, level=(-200.0, 200.0), slope=(-100.0, 100.0)):
     return level + slope * (log10_context - 5)
 
 
-def _read(name):
-    with open(FOLDER / name, encoding="utf-8") as file:
-        return list(csv.DictReader(row for row in file if not row.startswith("#")))
-
-
 def accuracies():
     """Table 1 as a frame: context (tokens), method, and percent correct on each data set."""
-    frame = pd.DataFrame(_read("retrieval_scaling.csv"))
-    return frame.astype({"context": int, **dict.fromkeys(DATA_SETS, float)})
+    return tables.read_points(FOLDER / "retrieval_scaling.csv", needed=("context", *DATA_SETS)).astype({"context": int})
 
 
 def optimum(frame, data_set, method=None):
@@ -67,7 +59,7 @@ def r2_interval(frame, data_set, method=None, most=np.inf, level=0.95):
 
 def allocation():
     """The published parameters of forms.allocation, by name."""
-    rows, out = {row["name"]: row for row in _read("retrieval_allocation.csv")}, {}
+    rows, out = tables.read_points(FOLDER / "retrieval_allocation.csv").set_index("name").to_dict("index"), {}
     for name in ("documents", "shots", "iterations"):
         out[f"a_{name}"] = float(rows["a"][name])
         if name != "iterations":

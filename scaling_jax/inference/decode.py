@@ -121,7 +121,9 @@ def nucleus(probabilities, top_p):
     order = jnp.argsort(-probabilities, axis=-1, stable=True)
     falling = jnp.take_along_axis(probabilities, order, axis=-1)
     before = jnp.concatenate([jnp.zeros_like(falling[..., :1]), jnp.cumsum(falling, axis=-1)[..., :-1]], axis=-1)
-    return jnp.put_along_axis(jnp.zeros(probabilities.shape, bool), order, before < jnp.maximum(top_p, jnp.finfo(jnp.float32).tiny), axis=-1, inplace=False)
+    return jnp.put_along_axis(
+        jnp.zeros(probabilities.shape, bool), order, before < jnp.maximum(top_p, jnp.finfo(jnp.float32).tiny), axis=-1, inplace=False
+    )
 
 
 def choose(logits_BV, keys_B, temperature, top_p):
@@ -203,7 +205,7 @@ def _reader(model, config, average, params, cache):
         z_MBTV = z_MBTV.astype(jnp.promote_types(z_MBTV.dtype, jnp.float32))
         if average == "logits":
             return z_MBTV.mean(axis=0), caches
-        return jax.nn.logsumexp(jax.nn.log_softmax(z_MBTV), axis=0) - math.log(len(params)), caches
+        return jax.nn.logsumexp(jax.nn.log_softmax(z_MBTV), axis=0), caches  # less log M, which no softmax sees
 
     return team, members.stack([cache] * len(params))
 

@@ -1,8 +1,9 @@
 """A Llama-style decoder: the model contract of this laboratory.
 
 A model file exports `Config`, `init(config, key)`, `axes(config)`, `apply(config, params, batch, cache,
-capture)`, `flops(config, tokens)`, `parameters(config)` and, if text is to be sampled, `start_cache`. Parameters are plain nested dicts; every leaf
-below `layers` carries a leading layer axis. Dims: B batch, T time, D width, V vocabulary, L layers.
+capture)`, `flops(config, tokens)`, `parameters(config)` and, if text is to be sampled, `start_cache`.
+Parameters are plain nested dicts; every leaf below `layers` carries a leading layer axis. Dims: B batch, T time,
+S columns of a cache, D width, V vocabulary, L layers.
 """
 
 import dataclasses

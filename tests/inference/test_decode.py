@@ -25,6 +25,7 @@ PROMPTS = [[3], [1, 4, 1, 5, 9], [2, 6, 5], [3, 5, 8, 9, 7]]
 
 init = jax.jit(transformer.init, static_argnums=0)
 apply = jax.jit(transformer.apply, static_argnums=0)
+jitted_nucleus, choose = jax.jit(decode.nucleus), jax.jit(decode.choose)
 
 
 @functools.cache
@@ -146,18 +147,15 @@ def test_nucleus_is_the_smallest_set_by_definition(cuts, mass):
     np.testing.assert_array_equal(jitted_nucleus(np.float32(p), np.float32(mass / 64)), nucleus_by_definition(p, mass / 64))
 
 
-jitted_nucleus = jax.jit(decode.nucleus)
-
-
 def test_nucleus_of_equal_probabilities_takes_lower_ids_and_never_nothing():
-    np.testing.assert_array_equal(decode.nucleus(jnp.full(4, 0.25), 0.5), [True, True, False, False])
-    np.testing.assert_array_equal(decode.nucleus(jnp.full(4, 0.25), np.float32(1e-50)), [True, False, False, False])
+    np.testing.assert_array_equal(jitted_nucleus(jnp.full(4, 0.25), 0.5), [True, True, False, False])
+    np.testing.assert_array_equal(jitted_nucleus(jnp.full(4, 0.25), np.float32(1e-50)), [True, False, False, False])
 
 
 def test_extreme_temperatures_stay_numbers():
     z, keys = jnp.array([[0.0, 3.0, 3.0, -80.0]]), jax.random.split(jax.random.key(0), 1)
     for temperature in (0.0, 1e-45, 1e-38, 1e-6, 1e30):
-        token, log_p, log_q = decode.choose(z, keys, np.float32(temperature), np.float32(0.9))
+        token, log_p, log_q = choose(z, keys, np.float32(temperature), np.float32(0.9))
         assert np.isfinite(log_p).all() and np.isfinite(log_q).all()
         assert token[0] in (1, 2) or temperature > 1
         assert temperature > 1e-38 or (token[0] == 1 and log_q[0] == 0)  # greedy: the lower id of two

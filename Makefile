@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKDIR ?= results/infinite_compute
 
-.PHONY: demo tiny test test-full test-system lint wheel clean
+.PHONY: demo tiny test test-full test-system chaos lint wheel clean
 
 demo: $(STAMP)  ## the first half of the infinite-compute study, about seven minutes on two cores
 	$(BIN)/scaling-jax study infinite_compute --scale=tiny --until=ensembles --workdir=$(WORKDIR)
@@ -21,6 +21,9 @@ test-full: $(STAMP)  ## every smoke study, kills and resumes, planted worlds, th
 
 test-system: $(STAMP)  ## what needs other programs, such as Chromium
 	$(BIN)/python -m pytest -q -m "system"
+
+chaos: $(STAMP)  ## fifty kills, flipped bytes, full disks: a table, red on any difference
+	$(BIN)/python -m tests.chaos
 
 lint: $(STAMP)
 	$(BIN)/ruff check -q .

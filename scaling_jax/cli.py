@@ -1,4 +1,4 @@
-"""The console entry: scaling-jax train | study | fit | predict. Exit codes: 0 done, 1 failed, 2 the user's mistake, 75 preempted and resumable."""
+"""The console entry: scaling-jax train | study | fit | predict. How a command ends stands in exits.py."""
 
 import argparse
 import os
@@ -10,22 +10,12 @@ def main(argv=None):
     argv = list(sys.argv[1:] if argv is None else argv)
     args, rest = _parser().parse_known_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from scaling_jax.records import ConfigError
+    from scaling_jax import exits
 
-    try:
-        if not getattr(args, "quick", False):
-            _compile_cache()
-        return args.command(args, rest)
-    except ConfigError as error:
-        print(f"scaling-jax: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "scaling-jax: interrupted; the same command goes on: what is finished is kept, a run in progress continues from its last "
-            "checkpoint (every config.train.checkpoint_every steps), or else from its start",
-            file=sys.stderr,
-        )
-        return 75
+    quick = getattr(args, "quick", False)
+    if not quick:
+        _compile_cache()
+    return exits.code(lambda: args.command(args, rest), resumable=not quick)
 
 
 def _parser():
@@ -52,16 +42,18 @@ def _parser():
 def _train(args, rest):
     from scaling_jax import config as cfg
     from scaling_jax.data import stream
-    from scaling_jax.data.corpus import open_corpus
+    from scaling_jax.data.corpus import described, open_corpus
     from scaling_jax.parallel import cost
-    from scaling_jax.train import loop
+    from scaling_jax.train import lock, loop, same_data
     from scaling_jax.train.progress import Progress
 
     run = cfg.resolve(cfg.load(args.config), cfg.overrides(rest))
     corpus = open_corpus(run.data)
     run = cfg.bind(run, corpus)
+    same_data.refuse_changed(args.workdir, run, corpus)
     identity = cfg.identity(run, corpus)
-    with Progress(total=cost.expected_seconds([run])) as progress:
+    with lock.held(args.workdir), Progress(total=cost.expected_seconds([run])) as progress:
+        progress.print(described(corpus))
         metrics = loop.result(args.workdir, identity) or loop.train([run], corpus, args.workdir, progress)[identity]
         losses = "  ".join(f"{name} {metrics[name]:.4f} nats/token" for name in metrics if name.endswith("loss"))
         bits = stream.bits_per_byte(metrics["test/loss"], corpus, "test") if "test/loss" in metrics else None

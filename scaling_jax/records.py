@@ -21,6 +21,10 @@ class ConfigError(ValueError):
     """A user's mistake in a configuration: names the field, the value and the remedy."""
 
 
+class DamageError(RuntimeError):
+    """Something saved did not come back as it was: names the file and the remedy."""
+
+
 def field(default=_MISSING, *, doc="", above=None, at_least=None, at_most=None, below=None, choices=None, off=_MISSING, recorded=False):
     """Declares one field of a record.
 

@@ -27,6 +27,7 @@ FLOORS = [
     {"rl"},
     {"plan", "studies"},
     {"launch"},
+    {"exits"},
     {"cli"},
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}

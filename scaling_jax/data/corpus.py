@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scaling_jax.data import documents, synthetic, tokens
+from scaling_jax.data import documents, synthetic, token_files, tokens
 from scaling_jax.data.synthetic import SyntheticConfig
 from scaling_jax.records import ConfigError, field, suggest
 
@@ -65,14 +65,28 @@ def open_corpus(data):
     """The `Corpus` of a `DataConfig`; kept for the process, whatever batch, sequence or budget ask for it.
 
     Raises:
-      ConfigError naming field, value and remedy.
+      ConfigError naming field, value and remedy; or the file whose tokens are no longer those that this process began with.
     """
     names = ("source", "tokenizer", "vocab", "path", "dtype", "separator", "document_tokens", "synthetic")
-    return _open(DataConfig(**{name: getattr(data, name) for name in names}))
+    data = DataConfig(**{name: getattr(data, name) for name in names})
+    if data.source != "file":
+        return _open(data)
+    corpus = _open(data, token_files.stamp(data))
+    if corpus.fingerprint != (began := _began(data)):
+        raise ConfigError(
+            f"config.data.path = {data.path!r}: its tokens changed while this process runs (fingerprint {began}, now {corpus.fingerprint}); put the file back, or start anew elsewhere to use what it holds now"
+        )
+    return corpus
+
+
+@functools.cache
+def _began(data):
+    """Fingerprint of a file when this process first opened it."""
+    return _open(data, token_files.stamp(data)).fingerprint
 
 
 @functools.lru_cache(maxsize=8)
-def _open(data):
+def _open(data, stamp=None):
     if data.source == "stdlib":
         return _stdlib(data)
     if data.source in synthetic.SOURCES:
@@ -84,13 +98,17 @@ def _open(data):
 
 def corpus_of(name, vocab, splits, tokenizer, split_bytes=None, entropy_rate=None, notes=()):
     """A `Corpus` from integer arrays {split: [tokens]}: stored as narrowly as `vocab` allows, fingerprinted."""
+    if missing := [split for split in SPLITS if split not in splits]:
+        raise ConfigError(f"corpus {name!r}: has no split {missing[0]!r}; give tokens for {', '.join(SPLITS)}")
     for split in SPLITS:
         array = np.asarray(splits[split])
-        if array.ndim != 1 or array.dtype.kind not in "iu" or (array.size and not 0 <= array.min() <= array.max() < vocab):
-            raise ConfigError(
-                f"corpus {name!r}: split {split!r} must be one axis of integers from 0 to {vocab - 1}, its vocab being {vocab}"
-            )
-    dtype = np.uint8 if vocab <= 2**8 else np.uint16 if vocab <= 2**16 else np.int32
+        rule = f"corpus {name!r}: split {split!r} must be one axis of integers from 0 to {vocab - 1}, its vocab being {vocab}"
+        if array.ndim != 1 or array.dtype.kind not in "iu":
+            raise ConfigError(f"{rule}; it is {array.dtype} of shape {array.shape}")
+        if array.size and not 0 <= array.min() <= array.max() < vocab:
+            first = int(np.argmax((array < 0) | (array >= vocab)))
+            raise ConfigError(f"{rule}; token {array[first]} stands at position {first}")
+    dtype = narrowest(vocab)
     splits = {split: np.ascontiguousarray(splits[split], dtype) for split in SPLITS}
     seen = hashlib.sha256(f"{vocab} {tokenizer}".encode())
     for split, array in splits.items():
@@ -98,6 +116,17 @@ def corpus_of(name, vocab, splits, tokenizer, split_bytes=None, entropy_rate=Non
         seen.update(f" {split} {len(array)} ".encode())
         seen.update(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
     return Corpus(name, vocab, splits, split_bytes or dict.fromkeys(SPLITS), seen.hexdigest()[:16], entropy_rate, tuple(notes))
+
+
+def described(corpus):
+    """A line for people: what the corpus holds, and what is left out of it."""
+    tokens = f"{len(corpus.splits['train']):,} training tokens, vocabulary {corpus.vocab}, fingerprint {corpus.fingerprint}"
+    return "; ".join([f"corpus {corpus.name}: {tokens}", *corpus.notes])
+
+
+def narrowest(vocab):
+    """The type that tokens below `vocab` are kept in."""
+    return np.uint8 if vocab <= 2**8 else np.uint16 if vocab <= 2**16 else np.int32
 
 
 def cache_dir():
@@ -131,7 +160,7 @@ def _synthetic(data):
 
 
 def _file(data):
-    array = read_tokens(data)
+    array = token_files.read_tokens(data)
     if data.separator is not None:
         if data.separator >= data.vocab:
             raise ConfigError(f"config.data.separator = {data.separator}: not a token of data.vocab = {data.vocab}; give a smaller one")
@@ -145,54 +174,14 @@ def _file(data):
         remedy = f"cuts the {len(array)} tokens of {data.path} into too few different documents; set a smaller data.document_tokens, or more data"
         where = f"config.data.document_tokens = {data.document_tokens}"
     pieces = [piece for piece in np.split(array, ends) if len(piece)]
-    keys = [documents.content_hash(piece.tobytes()) for piece in pieces]
+    # Hashed as they are kept, so that the same tokens in a file of another type are the same corpus.
+    kept = np.dtype(narrowest(data.vocab)).newbyteorder("<")
+    keys = [documents.content_hash(piece.astype(kept, copy=False).tobytes()) for piece in pieces]
     splits = documents.assign(keys, [len(piece) for piece in pieces], keys)  # equal documents stay together
     if not all(splits.values()):
         raise ConfigError(f"{where}: {remedy}; three splits need at least three")
     arrays = {split: np.concatenate([pieces[i] for i in chosen]) for split, chosen in splits.items()}
-    return corpus_of(Path(data.path).name, data.vocab, arrays, "file", notes=(f"{len(pieces)} documents",))
-
-
-def read_tokens(data):
-    """The checked tokens of a user's file, [tokens]; the file is mapped, not read, until its splits are built."""
-    where, path = f"config.data.path = {data.path!r}", Path(data.path or "")
-    if data.path is None:
-        raise ConfigError(f"{where}: source 'file' needs a file; set data.path to your .bin or .npy (--config.data.path=FILE)")
-    if path.suffix not in (".bin", ".npy"):
-        raise ConfigError(f"{where}: neither .bin (raw data.dtype) nor .npy; save your tokens as one of them")
-    if not path.is_file():
-        raise ConfigError(f"{where}: no such file; give the path from {Path.cwd()}, or an absolute one")
-    if path.stat().st_size == 0:
-        raise ConfigError(f"{where}: the file is empty; write tokens into it")
-    if path.suffix == ".npy":
-        array = _read_npy(path, where)
-    else:
-        dtype = np.dtype(data.dtype).newbyteorder("<")
-        if path.stat().st_size % dtype.itemsize:
-            raise ConfigError(
-                f"config.data.dtype = {data.dtype!r}: the {path.stat().st_size} bytes of {data.path} are no multiple of its {dtype.itemsize}; set the type they were written with"
-            )
-        array = np.memmap(path, dtype, mode="r")
-    if array.size == 0:
-        raise ConfigError(f"{where}: the array is empty; write tokens into it")
-    if int(array.max()) >= data.vocab or int(array.min()) < 0:
-        first = int(np.argmax((array >= data.vocab) | (array < 0)))
-        raise ConfigError(
-            f"config.data.vocab = {data.vocab}: token {int(array[first])} at position {first} of {data.path} is out of it; set data.vocab above the largest token ({int(array.max())})"
-        )
-    return np.asarray(array)
-
-
-def _read_npy(path, where):
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ConfigError(f"{where}: not a readable .npy file ({error}); write it with numpy.save") from None
-    if array.ndim != 1:
-        raise ConfigError(f"{where}: an array of shape {array.shape}; save one axis of tokens, such as array.ravel()")
-    if array.dtype.kind not in "iu":
-        raise ConfigError(f"{where}: an array of {array.dtype}; save integers, such as array.astype('uint16')")
-    return array
+    return corpus_of(Path(data.path).name, data.vocab, arrays, "file", notes=(f"{len(array)} tokens in {len(pieces)} documents",))
 
 
 def _own(data):

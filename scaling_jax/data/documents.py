@@ -1,6 +1,7 @@
 """Documents into splits: near-duplicates stay on one side, sides are drawn by a keyed hash of the content."""
 
 import hashlib
+import os
 import sysconfig
 import zlib
 from pathlib import Path
@@ -18,7 +19,7 @@ _LEFT_OUT = {"test", "tests", "idle_test", "encodings", "site-packages", "dist-p
 
 def stdlib():
     """Python's own sources, without tests and tables: ({split: [text bytes]}, notes)."""
-    texts, skipped = _sources(Path(sysconfig.get_path("stdlib")))
+    texts, left_out = _sources(Path(sysconfig.get_path("stdlib")))
     keys = [content_hash(text) for text in texts]
     groups = near_duplicates(texts)
     splits = assign(keys, [len(text) + 1 for text in texts], groups)
@@ -28,7 +29,7 @@ def stdlib():
         )
     notes = (
         f"{len(texts)} documents in {len(set(groups))} groups of near-duplicates",
-        f"{skipped} sources skipped (not UTF-8, or with a NUL)",
+        *left_out,
     )
     return {split: [texts[i] for i in chosen] for split, chosen in splits.items()}, notes
 
@@ -104,19 +105,49 @@ def shingles(text):
 
 
 def _sources(home):
-    texts, skipped = [], 0
-    for path in sorted(home.rglob("*.py"), key=lambda p: p.relative_to(home).as_posix()):
-        inside = path.relative_to(home)
-        if _LEFT_OUT & set(inside.parts[:-1]) or inside.name.startswith("_sysconfigdata"):  # the latter names this machine's paths
+    """([text bytes], notes on what is left out): every file of Python below `home`, in the order of their names, but for stated rules."""
+    texts, left_out = [], {"not UTF-8": [], "text with a NUL": [], "blank": [], "a link to nothing": []}
+    for path in sorted(_files(home), key=lambda p: p.relative_to(home).as_posix()):
+        name = path.relative_to(home).as_posix()
+        try:
+            text = path.read_bytes()
+        except FileNotFoundError:
+            left_out["a link to nothing"].append(name)
             continue
-        text = path.read_bytes()
+        except OSError as error:
+            raise _unreadable(path, error) from None
         try:
             text.decode("utf-8")
-        except UnicodeDecodeError:
-            skipped += 1
+        except UnicodeDecodeError as error:
+            left_out["not UTF-8"].append(f"{name} at byte {error.start}")
             continue
         if b"\0" in text:
-            skipped += 1
+            left_out["text with a NUL"].append(f"{name} at byte {text.find(0)}")
         elif text.strip():
             texts.append(text)
-    return texts, skipped
+        else:
+            left_out["blank"].append(name)
+    notes = [f"left out: folders {', '.join(sorted(_LEFT_OUT))}; files _sysconfigdata*"]
+    for rule, names in left_out.items():
+        if names:
+            notes.append(f"left out, being {rule}: {len(names)} files ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})")
+    return texts, notes
+
+
+def _files(home):
+    """Paths of the sources; a folder that cannot be listed is an error, for its files would be missing in silence."""
+
+    def refuse(error):
+        raise _unreadable(error.filename, error)
+
+    for folder, inside, names in os.walk(home, onerror=refuse):
+        inside[:] = [name for name in inside if name not in _LEFT_OUT]
+        for name in names:  # _sysconfigdata names this machine's paths
+            if name.endswith(".py") and not name.startswith("_sysconfigdata"):
+                yield Path(folder, name)
+
+
+def _unreadable(path, error):
+    return ConfigError(
+        f"config.data.source = 'stdlib': {path} cannot be read ({error.strerror}), and what is left out is left out by rule only; make it readable, or set data.source=markov"
+    )

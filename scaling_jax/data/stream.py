@@ -177,6 +177,10 @@ def mix(h):
 def _windows(corpus, data, split):
     """Windows of a whole split: (tokens - 1) // sequence."""
     tokens = len(corpus.splits[split])
+    if tokens < 2:
+        raise ConfigError(
+            f"config.data.source = {data.source!r}: split {split!r} of corpus {corpus.name!r} has {tokens} tokens; give more data"
+        )
     if tokens <= data.sequence:
         raise ConfigError(
             f"config.data.sequence = {data.sequence}: split {split!r} of corpus {corpus.name!r} has {tokens} tokens; the largest possible is {tokens - 1}"

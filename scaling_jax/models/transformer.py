@@ -1,8 +1,9 @@
 """A Llama-style decoder: the model contract of this laboratory.
 
 A model file exports `Config`, `init(config, key)`, `axes(config)`, `apply(config, params, batch, cache,
-capture)`, `flops(config, tokens)` and `parameters(config)`. Parameters are plain nested dicts; every leaf
-below `layers` carries a leading layer axis. Dims: B batch, T time, D width, V vocabulary, L layers.
+capture)`, `flops(config, tokens)`, `parameters(config)` and, if text is to be sampled, `start_cache`.
+Parameters are plain nested dicts; every leaf below `layers` carries a leading layer axis. Dims: B batch, T time,
+S columns of a cache, D width, V vocabulary, L layers.
 """
 
 import dataclasses
@@ -136,10 +137,20 @@ def axes(config):
     return unflatten_dict({path: (*layer(path), *w.names) for path, w in _declared(config).items()})
 
 
-def start_cache(config, batch, length):
-    """An empty key-value cache for `length` tokens: {"key", "value"} [L, B, length, K, C] and the filled length, 0."""
-    shape = (config.layers, batch, length, config.kv, config.channels)
-    return {"key": jnp.zeros(shape, config.dtype), "value": jnp.zeros(shape, config.dtype), "length": jnp.int32(0)}
+def start_cache(config, batch, length, padding_B=None):
+    """An empty key-value cache of `length` columns, one per token of a row, for `apply` to fill from the left.
+
+    Args:
+      padding_B: columns at the left of each row that hold no text: rows of unequal length end together. Tokens there count
+        for nothing; a row's positions start behind them. None: no row has any.
+    Returns:
+      {"layers": {"key", "value"}, "length": columns filled, "padding": int32 [B]}. Keys and values are [L, batch, length, K, C] where
+      layers are scanned, else a tuple of L pairs without the leading axis, which XLA fills in place.
+    """
+    empty = lambda *lead: {name: jnp.zeros((*lead, batch, length, config.kv, config.channels), config.dtype) for name in ("key", "value")}
+    layers = empty(config.layers) if config.scan_layers else tuple(empty() for _ in range(config.layers))
+    padding_B = jnp.zeros(batch, jnp.int32) if padding_B is None else jnp.asarray(padding_B, jnp.int32)
+    return {"layers": layers, "length": jnp.int32(0), "padding": padding_B}
 
 
 def apply(config, params, tokens_BT, cache=None, capture=()):
@@ -147,44 +158,75 @@ def apply(config, params, tokens_BT, cache=None, capture=()):
 
     Args:
       tokens_BT: integers below vocab.
-      cache: from `start_cache`; the tokens continue what it holds. None: they start the text.
+      cache: from `start_cache`; the tokens continue what it holds, one or many at a time. None: they start the text.
+        Beyond the cache's last column all logits are nan.
       capture: names of activations wanted in aux; "residual" is the stream after every layer, [L, B, T, D].
     Returns:
       (logits_BTV in head_dtype, aux); aux holds what was captured, and "cache" when one was given.
     """
-    block = Block(config)
     dtype = jnp.dtype(config.dtype)
     T = tokens_BT.shape[1]
-    positions_BT, mask = jnp.arange(T)[None], AttentionMask()
-    if cache is not None:
-        positions_BT = positions_BT + cache["length"]
-        mask = AttentionMask(positions_BT=positions_BT, key_positions_BS=jnp.arange(cache["key"].shape[2])[None])
+    positions_BT, mask = (jnp.arange(T)[None], AttentionMask()) if cache is None else _continued(cache, T)
     x_BTD = params["embed"]["table"][tokens_BT].astype(dtype)
+    if cache is not None:  # a write beyond the last column would land on it: what cannot be right is not a number
+        x_BTD = jnp.where(cache["length"] + T <= _columns(cache), x_BTD, jnp.nan)
 
-    def layer(x_BTD, inputs):
-        weights, kv = inputs
+    def layer(x_BTD, weights, kv):
         kv = None if kv is None else kv | {"length": cache["length"]}
-        x_BTD, kv, _ = block.apply({"params": weights}, x_BTD, kv, positions_BT, mask)
-        kept = x_BTD if "residual" in capture else None
-        return x_BTD, (kept, None if kv is None else {name: kv[name] for name in ("key", "value")})
+        x_BTD, kv, _ = Block(config).apply({"params": weights}, x_BTD, kv, positions_BT, mask)
+        return x_BTD, None if kv is None else {name: kv[name] for name in ("key", "value")}
 
-    layer = jax.checkpoint(layer) if config.remat else layer
-    inputs = (params["layers"], None if cache is None else {name: cache[name] for name in ("key", "value")})
-    if config.scan_layers:
-        x_BTD, (residual, kv) = jax.lax.scan(layer, x_BTD, inputs)
-    else:
-        steps = []
-        for i in range(config.layers):
-            x_BTD, out = layer(x_BTD, jax.tree.map(operator.itemgetter(i), inputs))
-            steps.append(out)
-        residual, kv = jax.tree.map(lambda *a: jnp.stack(a), *steps)
+    x_BTD, residual, kv = _through_layers(config, layer, x_BTD, params["layers"], cache, "residual" in capture)
     aux = {"residual": residual} if "residual" in capture else {}
     if cache is not None:
-        aux["cache"] = kv | {"length": cache["length"] + T}
+        aux["cache"] = cache | {"layers": kv, "length": cache["length"] + T}
     x_BTD = RMSNorm(config.width, config.norm_epsilon).apply({"params": params["final_norm"]}, x_BTD).astype(config.head_dtype)
     if config.tie_head:
         return matmul("btd,vd->btv", x_BTD, params["embed"]["table"]), aux
     return matmul("btd,dv->btv", x_BTD, params["head"]["kernel"]), aux
+
+
+def _continued(cache, T):
+    """Positions [B, T] of tokens that continue `cache`, and the mask by which they see its columns and each other."""
+    if T > _columns(cache):
+        raise ConfigError(f"cache = {_columns(cache)} columns: {T} tokens do not fit; start_cache(length={T}) or more")
+    positions_BT = cache["length"] + jnp.arange(T)[None] - cache["padding"][:, None]
+    key_positions_BS = jnp.arange(_columns(cache))[None] - cache["padding"][:, None]
+    key_positions_BS = jnp.where(key_positions_BS < 0, jnp.iinfo(jnp.int32).max // 2, key_positions_BS)  # padding lies after every query
+    positions_BT = jnp.maximum(positions_BT, 0)
+    return positions_BT, AttentionMask(positions_BT=positions_BT, key_positions_BS=key_positions_BS)
+
+
+def _columns(cache):
+    return jax.tree.leaves(cache["layers"])[0].shape[-3]
+
+
+def _through_layers(config, layer, x_BTD, weights, cache, keep):
+    """(x, residual [L, B, T, D] if `keep`, the layers' keys and values) after `layer(x, weights, kv) -> (x, kv)` of every layer."""
+    layer = jax.checkpoint(layer) if config.remat else layer
+    if not config.scan_layers:
+        kept, kvs = [], []
+        for i in range(config.layers):
+            kv = None if cache is None else cache["layers"][i]
+            x_BTD, kv = layer(x_BTD, jax.tree.map(operator.itemgetter(i), weights), kv)
+            kept, kvs = [*kept, x_BTD], [*kvs, kv]
+        return x_BTD, jnp.stack(kept) if keep else None, tuple(kvs)
+
+    def scanned(carry, inputs):
+        (x_BTD, kvs), (i, weights) = carry, inputs
+        kv = jax.tree.map(lambda whole: jax.lax.dynamic_index_in_dim(whole, i, keepdims=False), kvs)
+        x_BTD, kv = layer(x_BTD, weights, kv)
+        if kv is not None:  # only the new columns go back: as outputs of the scan, all columns would be copied
+            begin, T = cache["length"], x_BTD.shape[1]
+            back = lambda whole, one: jax.lax.dynamic_update_slice(
+                whole, jax.lax.dynamic_slice_in_dim(one, begin, T, axis=1)[None], (i, 0, begin, 0, 0)
+            )
+            kvs = jax.tree.map(back, kvs, kv)
+        return (x_BTD, kvs), x_BTD if keep else None
+
+    start = (x_BTD, None if cache is None else cache["layers"])
+    (x_BTD, kvs), residual = jax.lax.scan(scanned, start, (jnp.arange(config.layers), weights))
+    return x_BTD, residual, kvs
 
 
 def parameters(config):

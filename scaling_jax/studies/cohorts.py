@@ -5,7 +5,6 @@ membership is written to plan.json when it is first planned and never changes af
 killed continues the same cohorts.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,17 +66,13 @@ def group(units, planned=(), known=None):
 def read_plan(workdir):
     """The cohorts planned so far, as lists of identities."""
     path = Path(workdir) / "plan.json"
-    return [c["members"] for c in json.loads(path.read_text(encoding="utf-8"))["cohorts"]] if path.is_file() else []
+    return [c["members"] for c in trajectory.read_json(path)["cohorts"]] if path.is_file() else []
 
 
 def write_plan(workdir, study, scale, cohorts, simulations=()):
     """Adds cohorts to plan.json, with what each of them costs, and the identities of `simulations` by function."""
     path = Path(workdir) / "plan.json"
-    plan = (
-        json.loads(path.read_text(encoding="utf-8"))
-        if path.is_file()
-        else {"schema": SCHEMA, "study": study, "scale": scale, "cohorts": []}
-    )
+    plan = trajectory.read_json(path) if path.is_file() else {"schema": SCHEMA, "study": study, "scale": scale, "cohorts": []}
     known = {tuple(c["members"]) for c in plan["cohorts"]}
     for cohort in cohorts:
         ids = [unit.identity for unit in cohort.units]

@@ -185,7 +185,9 @@ def provenance_of(corpus, ablation=None):
         "python": platform.python_version(),
         **versions,
         "device": f"{device.device_kind} x {jax.device_count()}, {platform.machine()}",
-        "corpus": f"{corpus.name}, fingerprint {corpus.fingerprint}" if corpus else "no corpus: this study trains nothing",
+        "corpus": "; ".join([f"{corpus.name}, fingerprint {corpus.fingerprint}", *corpus.notes])
+        if corpus
+        else "no corpus: this study trains nothing",
         **({"ablation": json.dumps(ablation)} if ablation else {}),
     }
 

@@ -4,20 +4,19 @@ Directory: plan.json, cohorts/<id>/, runs/<identity>/, rows.csv, fit.json, verdi
 """
 
 import functools
-import json
 import os
 import time
 from pathlib import Path
 
 from scaling_jax import config as cfg
 from scaling_jax import records
-from scaling_jax.data.corpus import open_corpus
+from scaling_jax.data.corpus import described, open_corpus
 from scaling_jax.parallel import cost
 from scaling_jax.records import ConfigError
 from scaling_jax.studies import cohorts as cohorts_
 from scaling_jax.studies import simulations
 from scaling_jax.studies import study as studies
-from scaling_jax.train import loop, trajectory
+from scaling_jax.train import lock, loop, preemption, trajectory
 from scaling_jax.train.progress import Progress, sparkline
 
 SCHEMA = 1
@@ -49,40 +48,39 @@ def run(name, scale, workdir, until=None, dry_run=False, ablate=None, overrides=
     if corpus is None:
         progress.print("no corpus: this study trains nothing")
     else:
-        progress.print(
-            f"corpus {corpus.name}: {cost.people(len(corpus.splits['train']))} training tokens, vocabulary {corpus.vocab}, fingerprint {corpus.fingerprint}"
-        )
+        progress.print(described(corpus))
     mine = _whose(title, scale, corpus, ablate, _result_changing(state, overrides))
-    _refuse_foreign(Path(workdir), mine)
+    _refuse_foreign(Path(workdir), mine, state.base)
     ahead = _announce(study, state, workdir, until, progress)
     if dry_run:
         progress.print(f"dry run: nothing was {'trained' if corpus else 'simulated'}")
         return None
-    workdir = Path(workdir)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        trajectory.write_json(workdir / "study.json", mine)
-    except OSError as error:
-        raise ConfigError(f"--workdir={workdir}: cannot be written ({error}); choose a directory of yours") from error
-    began, spent = time.perf_counter(), os.times()
-    with progress:
-        progress.total = ahead
-        execute = functools.partial(_execute, workdir, title, scale, state, progress)
-        done = studies.walk(study, state, execute, until)
-    clock = {"wall_seconds": time.perf_counter() - began, "cpu_seconds": sum(os.times()[:2]) - sum(spent[:2])}
-    clock = {f"last_start_{name}": value for name, value in clock.items()}
-    if corpus is not None:
-        clock["training_seconds"] = _training_seconds(workdir)
-    simulated = {unit.identity: unit for group in done.values() for unit in group if unit.kind == "simulate"}
-    if simulated:
-        clock["simulation_seconds"] = sum(simulations.seconds(simulated.values(), workdir))
-    from scaling_jax.studies import outcome
+    with lock.held(workdir):
+        trajectory.write_json(Path(workdir) / "study.json", mine)
+        began, spent = time.perf_counter(), os.times()
+        with progress:
+            progress.total = ahead
+            execute = functools.partial(_execute, workdir, title, scale, state, progress)
+            done = studies.walk(study, state, execute, until)
+        clock = {"wall_seconds": time.perf_counter() - began, "cpu_seconds": sum(os.times()[:2]) - sum(spent[:2])}
+        clock = {f"last_start_{name}": value for name, value in clock.items()}
+        if corpus is not None:
+            clock["training_seconds"] = _training_seconds(workdir)
+        simulated = {unit.identity: unit for group in done.values() for unit in group if unit.kind == "simulate"}
+        if simulated:
+            clock["simulation_seconds"] = sum(simulations.seconds(simulated.values(), workdir))
+        from scaling_jax.studies import outcome
 
-    verdicts, estimates = outcome.write(study, state, done, workdir, title, scale, corpus, clock, ablation)
-    outcome.show(
-        progress, study, verdicts, estimates, workdir, outcome.next_command(name, scale, workdir, study.scales, until, ablate, overrides)
-    )
-    return verdicts
+        verdicts, estimates = outcome.write(study, state, done, workdir, title, scale, corpus, clock, ablation)
+        outcome.show(
+            progress,
+            study,
+            verdicts,
+            estimates,
+            workdir,
+            outcome.next_command(name, scale, workdir, study.scales, until, ablate, overrides),
+        )
+        return verdicts
 
 
 def _announce(study, state, workdir, until, progress):
@@ -134,6 +132,7 @@ def _execute(workdir, title, scale, state, progress, stage, known, missing):
     cohorts_.write_plan(workdir, title, scale, cohorts, simulated)
     progress.total = max(progress.total, progress.done + sum(c.seconds for c in cohorts))
     for cohort in cohorts:
+        preemption.obey(f"{stage.name}: all finished runs")
         runs = [unit.config for unit in cohort.units]
         begin = time.perf_counter()
         results = loop.train(runs, open_corpus(runs[0].data), workdir, progress, f"{stage.name}: {cohort.name}")
@@ -141,6 +140,7 @@ def _execute(workdir, title, scale, state, progress, stage, known, missing):
         progress.print(_line(stage, cohort, results, workdir, time.perf_counter() - begin))
     _simulate(workdir, simulated, state, progress, stage)
     for unit in missing:
+        preemption.obey(f"{stage.name}: all finished units")
         if unit.kind == "score":
             state.results[unit.identity] = _score(workdir, unit, known, progress, stage)
 
@@ -149,6 +149,7 @@ def _simulate(workdir, units, state, progress, stage):
     """Runs simulations one after another; a line says how many and how long."""
     begin = time.perf_counter()
     for i, unit in enumerate(units):
+        preemption.obey(f"{stage.name}: {i} of {len(units)} simulations")
         progress.say(f"{stage.name}: simulation {i + 1} of {len(units)}" + "".join(f", {name} {value}" for name, value in unit.labels))
         state.results[unit.identity] = simulations.run(unit, workdir)
     if units:
@@ -199,12 +200,19 @@ def _whose(title, scale, corpus, ablate, overrides):
     }
 
 
-def _refuse_foreign(workdir, mine):
-    """Refuses a directory that belongs to another study, scale, corpus or ablation."""
+def _refuse_foreign(workdir, mine, base):
+    """Refuses a directory that belongs to another study, scale, corpus or ablation; `base` says where the corpus came from."""
     path = workdir / "study.json"
-    theirs = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else mine
+    theirs = trajectory.read_json(path) if path.is_file() else mine
     for name, value in mine.items():
         if theirs.get(name) != value:
+            if name == "corpus" and value and theirs.get(name):
+                what = (
+                    f"config.data.path = {base.data.path!r}" if base.data.source == "file" else f"config.data.source = {base.data.source!r}"
+                )
+                raise ConfigError(
+                    f"{what}: its tokens have fingerprint {value}, and --workdir={workdir} was begun on {theirs[name]}; put the tokens back to go on, or choose another directory for the new ones"
+                )
             raise ConfigError(
                 f"--workdir={workdir}: holds {name} = {theirs.get(name)!r}, not {value!r}; choose another directory, or delete this one"
             )
@@ -217,9 +225,8 @@ def _result_changing(state, overrides):
 
 def _training_seconds(workdir):
     """Seconds spent in training steps over all starts; every member of a cohort has the cohort's timings."""
-    first = [json.loads(path.read_text(encoding="utf-8"))["members"][0] for path in workdir.glob("cohorts/*/members.json")]
-    timings = [workdir / "runs" / run / "timings.jsonl" for run in first]
-    return sum(json.loads(line)["seconds"] for path in timings if path.is_file() for line in path.read_text(encoding="utf-8").splitlines())
+    first = [trajectory.read_json(path)["members"][0] for path in workdir.glob("cohorts/*/members.json")]
+    return sum(sum(trajectory.timings(workdir / "runs" / run)) for run in first)
 
 
 def _ablation(study, number):

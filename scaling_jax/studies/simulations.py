@@ -58,8 +58,7 @@ def run(unit, workdir):
 
 def seconds(units, workdir):
     """Seconds that each of the finished `units` took, where that was kept."""
-    paths = [Path(workdir) / "runs" / unit.identity / "timings.jsonl" for unit in units]
-    return [json.loads(path.read_text(encoding="utf-8"))["seconds"] for path in paths if path.is_file()]
+    return [seconds for unit in units for seconds in trajectory.timings(Path(workdir) / "runs" / unit.identity)]
 
 
 def name(unit):

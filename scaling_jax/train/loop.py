@@ -17,7 +17,7 @@ from scaling_jax import config as cfg
 from scaling_jax import records
 from scaling_jax.data import stream
 from scaling_jax.parallel import cost, members
-from scaling_jax.train import checkpoint, step, trajectory
+from scaling_jax.train import checkpoint, preemption, step, trajectory
 from scaling_jax.train import state as states
 
 SCHEMA = 1
@@ -44,7 +44,7 @@ def train(runs, corpus, workdir, progress, name="run"):
     with contextlib.ExitStack() as stack:
         saved = checkpoint.Checkpoints(home / "checkpoints")
         stack.callback(saved.close)
-        begin, state = _restore(saved, start, hypers, how)
+        begin, state = _restore(saved, start, hypers, how, progress)
         writers = [trajectory.Writer(folder / "trajectory", begin) for folder in folders]
         for writer in writers:
             stack.callback(writer.close)
@@ -66,11 +66,12 @@ def train(runs, corpus, workdir, progress, name="run"):
                 for writer, line in zip(writers, held, strict=True):
                     writer.log(done, line)
                 report(done, held)
-            if done % first.train.checkpoint_every == 0 and done < steps:
+            if done < steps and (done % first.train.checkpoint_every == 0 or preemption.asked()):
                 # Sealed first: a segment ahead of the newest checkpoint is dropped on resume, one behind it must exist.
                 for writer in writers:
                     writer.seal(done)
                 saved.save(done, _stacked(state, how))
+                preemption.obey(f"{name}: checkpoint at step {done} of {steps}")
 
         results = [{k: float(v) for k, v in line.items()} for line in held]
         for folder, writer, member, metrics in zip(folders, writers, members.split(state, how), results, strict=True):
@@ -134,15 +135,16 @@ def _reporter(runs, folders, progress, name, begin):
     return report
 
 
-def _restore(saved, start, hypers, how):
-    """(steps done, state): the newest checkpoint, or a fresh start."""
+def _restore(saved, start, hypers, how, progress):
+    """(steps done, state): the newest checkpoint that is whole, or a fresh start."""
     state = start(hypers)
-    latest = saved.latest()
-    if latest is None:
-        return 0, state
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), _stacked(state, how))
-    state = saved.restore(latest, like)
-    return latest, members.split(state, "map") if how == "loop" else state
+    step, found, notes = saved.restore(like)
+    for note in notes:
+        progress.print(note, style="yellow")
+    if step is None:
+        return 0, state
+    return step, members.split(found, "map") if how == "loop" else found
 
 
 def _stacked(state, how):

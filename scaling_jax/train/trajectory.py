@@ -3,15 +3,19 @@
 A run's `trajectory/` holds `<first step>.jsonl` segments and `manifest.json`, which lists every sealed
 segment with its last step and sha256. On resume from step s all that lies behind s is dropped and run again,
 so a resumed trajectory equals an undisturbed one byte for byte. Timings live elsewhere, in `timings.jsonl`.
+What carries a checksum is verified whenever it is read: a torn or edited file is named, never read as data.
 """
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 from pathlib import Path
 
-SCHEMA = 1
+from scaling_jax.records import DamageError
+
+SCHEMA = 2  # from 2 on result.json carries the sha256 of its metrics
 
 
 class Writer:
@@ -22,6 +26,8 @@ class Writer:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         kept = [s for s in _manifest(self.folder) if s["last"] <= start]
+        for segment in kept:  # what this run goes on from, and will be read at its end
+            _verify(self.folder, segment)
         for path in self.folder.glob("*.jsonl"):
             if path.name not in {s["name"] for s in kept}:
                 path.unlink()
@@ -58,7 +64,7 @@ class Writer:
 def read(run):
     """The trajectory of a run directory as a pandas frame, one row per step, columns such as train/loss, test/loss.
 
-    Raises ValueError naming the segment when a sealed one is missing or was changed.
+    Raises DamageError naming the segment when a sealed one is missing or was changed, or a line of the open one is torn.
     """
     import pandas as pd
 
@@ -76,31 +82,53 @@ def _lines(folder):
     """What was logged, {"step": ..., metric: ...} in the order of steps, of sealed segments whose checksums hold and of the open one."""
     lines = {}
     for segment in _manifest(folder):
-        path = folder / segment["name"]
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != segment["sha256"]:
-            raise ValueError(
-                f"{path}: sealed segment is missing or does not match its checksum; restore it, or delete the run's folder to train it again"
-            )
+        _verify(folder, segment)
     for path in sorted(folder.glob("*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            values = json.loads(line)
-            lines.setdefault(values["step"], {}).update(values)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                values = json.loads(line)
+                lines.setdefault(values["step"], {}).update(values)
+            except (ValueError, KeyError, TypeError):
+                raise DamageError(f"{path}: line {number} is torn; the run's command drops this open segment and trains it again") from None
     return [lines[step] for step in sorted(lines)]
+
+
+def timings(run):
+    """Seconds of every line of a run directory's timings.jsonl; a line that a kill tore is left out, for nothing rests on them."""
+    path = Path(run) / "timings.jsonl"
+    out = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            out.append(float(json.loads(line)["seconds"]))
+    return out
 
 
 def write_result(folder, kind, metrics):
     """Writes result.json, which comes last and marks a unit as done; a metric that is not finite (the run diverged) is null there."""
     finite = lambda value: None if isinstance(value, float) and not math.isfinite(value) else value
-    write_json(Path(folder) / "result.json", {"schema": SCHEMA, "kind": kind, "metrics": _each(finite, metrics)})
+    metrics = _each(finite, metrics)
+    write_json(Path(folder) / "result.json", {"schema": SCHEMA, "kind": kind, "metrics": metrics, "sha256": _digest(metrics)})
 
 
 def read_result(folder):
-    """The metrics of a finished unit, nan where it diverged; None while it is not finished."""
+    """The metrics of a finished unit, nan where it diverged; None while it is not finished.
+
+    Raises DamageError where the file is torn or its metrics are not those of its sha256.
+    """
     path = Path(folder) / "result.json"
     if not path.is_file():
         return None
+    content = read_json(path)
+    metrics = content.get("metrics")
+    if metrics is None or (content.get("schema", 1) >= 2 and content.get("sha256") != _digest(metrics)):
+        raise DamageError(f"{path}: its metrics do not match its checksum; delete {path.parent}, and the same command makes them again")
     number = lambda value: math.nan if value is None else value
-    return _each(number, json.loads(path.read_text(encoding="utf-8"))["metrics"])
+    return _each(number, metrics)
+
+
+def _digest(metrics):
+    """sha256 of metrics as JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(metrics, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def _each(change, value):
@@ -122,6 +150,25 @@ def write_json(path, value):
     os.replace(temporary, path)
 
 
+def read_json(path):
+    """A JSON object that `write_json` wrote; DamageError where it is none."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        content = error
+    if not isinstance(content, dict):
+        raise DamageError(f"{path}: torn or edited, it holds no JSON object; restore it, or delete {Path(path).parent} to make it again")
+    return content
+
+
 def _manifest(folder):
     path = Path(folder) / "manifest.json"
-    return json.loads(path.read_text(encoding="utf-8"))["segments"] if path.is_file() else []
+    return read_json(path)["segments"] if path.is_file() else []
+
+
+def _verify(folder, segment):
+    path = folder / segment["name"]
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != segment["sha256"]:
+        raise DamageError(
+            f"{path}: sealed segment is missing or does not match its checksum; restore it, or delete {folder.parent} to train that run again"
+        )

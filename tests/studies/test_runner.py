@@ -29,7 +29,7 @@ def promised(folder):
         if (
             not path.is_file()
             or {"cohorts", "params"} & set(parts)
-            or path.name in ("timings.jsonl", "plan.json", "report.html", "study.json")
+            or path.name in (".lock", "timings.jsonl", "plan.json", "report.html", "study.json")
         ):
             continue
         out["/".join(parts)] = path.read_bytes()

@@ -11,6 +11,7 @@ import pytest
 from scaling_jax import config as cfg
 from scaling_jax.data.corpus import open_corpus
 from scaling_jax.models import transformer
+from scaling_jax.records import DamageError
 from scaling_jax.train import checkpoint, loop, objectives, state, step, trajectory
 from scaling_jax.train.progress import Progress, sparkline
 
@@ -243,7 +244,7 @@ def test_an_edited_trajectory_is_named_not_read(whole, tmp_path):
     segment = sorted((folder / "trajectory").glob("*.jsonl"))[0]
     lines = segment.read_text().splitlines()
     segment.write_text("\n".join([json.dumps({"step": 4, "train/loss": 0.1}), *lines[1:]]) + "\n")
-    with pytest.raises(ValueError, match=segment.name):
+    with pytest.raises(DamageError, match=segment.name):
         trajectory.read(folder)
 
 

@@ -36,13 +36,13 @@ def data_law(title, caption, claims):
         series, notes = [], []
         for color, source in enumerate(np.unique(data.where(**statistics.DATA)["source"]).tolist()):
             try:
-                floor, (tokens, loss) = statistics.true(data, source), statistics.points(data, source)
+                floor, at = statistics.true(data, source), statistics.points(data, source)
                 series.append(_points(data.where(**statistics.DATA, source=source), source, color))
-                law = statistics.fitted(tokens, loss)
+                law = statistics.fitted(*at)
             except NotTestable as error:
                 notes.append(str(error))
                 continue
-            fine = np.geomspace(tokens[0], tokens[-1], FINE)
+            fine = np.geomspace(at[0][0], at[0][-1], FINE)
             series.append(_line(f"{source}, law", fine, law.predict(tokens=fine), floor, color))
         return Chart(**_face(title, caption), series=tuple(series), notes=tuple(notes))
 

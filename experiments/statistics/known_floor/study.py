@@ -107,7 +107,7 @@ STUDY = Study(
         rates=(0.0025, 0.005, 0.01, 0.02, 0.04),
         start=0.01,
         tuning_seeds=2,
-        seeds=4,
+        seeds=6,
         same_tokens=False,
         foreign=0.0,
     ),
@@ -137,7 +137,7 @@ STUDY = Study(
                 "data.eval_sequences": 64,
             },
         ),
-        "tiny": {**COMMON, **chain(32), "data.sequence": 32, "data.batch": 16, "data.eval_sequences": 2048},
+        "tiny": {**COMMON, **chain(32), "data.synthetic.seed": 1, "data.sequence": 32, "data.batch": 16, "data.eval_sequences": 2048},
         "small": dict(
             sources={
                 "order 1": chain(128, **{"data.synthetic.tokens": 40_000_000, "data.synthetic.held_out": 1_000_000}),

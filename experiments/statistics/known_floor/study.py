@@ -1,6 +1,21 @@
 """A known floor: does the loss law of models trained on text of known entropy end where the entropy is? (Ours, no paper.)
 
-This tests the laboratory itself: text, evaluation, training, fit and interval meet in one number that is known beforehand.
+This tests the laboratory itself: text, evaluation, training, fit and interval meet in one number that is known beforehand, the loss of
+the text's own generator on the windows that models are tested on.
+
+At `tiny` (six seeds, models of 14.7k parameters, 33k to 524k tokens) the law in data ends 0.02% [-0.02, 0.07] above the floor of a
+first-order chain and 0.09% [0.02, 0.17] above that of a hidden Markov text; the best models lie 0.14% and 0.18% above it, none below. Laws
+without a floor, or with one 2% too high, predict the most tokens worse.
+
+The joint law in size and data fails: its floor is 6.9% [4.4, 9.3] too low, and it is the wrong law for this text. The chain's table has full
+rank, 32: a model of width 32 can hold it and narrower ones cannot, so the excess falls ever more steeply with size, faster than any power of
+N (slope -0.43 [-0.55, -0.32] steeper between the two largest sizes than between the two smallest). Its interval takes the law as
+true and does not cover. On a second-order chain models rest at the entropy of shorter contexts first; no power law in data has that shape,
+the fitted floor is 0, and no claim is made.
+
+A first run with equal weights and four seeds left the first claim undecided, 0.38% [-3.4, 4.2]: seeds differ by a share of the excess, and a
+slow start of one short run moved the floor. Tuning seeds on the tune split show the same; since then points are weighted by inverse
+variances, and the verdicts above are of languages not seen before, thresholds as they were. That run's joint law was off by 7.4% [4.6, 10.2].
 """
 
 from scaling_jax.studies.claims import Claim

@@ -97,6 +97,8 @@ def test_a_text_of_unknown_entropy_makes_claims_untestable(module):
     frame = pd.DataFrame({"stage": ["data"], "source": ["order 1"], "floor": [math.nan], "runs": [("a",)]})
     with pytest.raises(NotTestable, match="not known"):
         module.statistics.true(Data(frame, {"a": "cell"}), "order 1")
+    with pytest.raises(NotTestable, match="no text hidden"):
+        module.statistics.points(Data(frame, {"a": "cell"}), "hidden")
 
 
 def test_the_learning_rate_is_the_planted_optimum_and_lies_between_the_tuned_ones():

@@ -40,6 +40,8 @@ def true(data, source):
 def points(data, source):
     """(tokens, mean loss over seeds, weights) of the largest size."""
     part = data.where(**DATA, source=source)
+    if not len(part):
+        raise NotTestable(f"no text {source} was trained on here")
     if np.isnan(part["loss"]).any():
         raise NotTestable(f"{source}: a run diverged")
     return summary(part["tokens"], part["loss"])

@@ -64,7 +64,7 @@ def write(
 
 
 def _header(title, paper, question, scale, verdicts):
-    link = f'<a href="https://arxiv.org/abs/{escape(paper)}">arXiv:{escape(paper)}</a>' if paper else "no paper"
+    link = f'<a href="https://arxiv.org/abs/{escape(paper)}">arXiv:{escape(paper)}</a>' if paper else "our own question, no paper"
     return f'<header><h1>{escape(title)}</h1><p class="muted">{link}, scale <b>{escape(scale)}</b></p><p>{escape(question)}</p><p class="summary">{escape(summary(verdicts))}</p></header>'
 
 

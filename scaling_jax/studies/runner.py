@@ -44,7 +44,8 @@ def run(name, scale, workdir, until=None, dry_run=False, ablate=None, overrides=
     state = study.at(scale, ablation, overrides)
     progress = Progress(quiet=quiet)
     corpus = None if state.base is None else open_corpus(state.base.data)
-    progress.print(f"[bold]{study.title}[/bold]  arXiv:{study.paper}  scale {scale}")
+    origin = f"arXiv:{study.paper}" if study.paper else "our own question, no paper"
+    progress.print(f"[bold]{study.title}[/bold]  {origin}  scale {scale}")
     if corpus is None:
         progress.print("no corpus: this study trains nothing")
     else:

@@ -65,12 +65,12 @@ class Estimate:
 class Study:
     """A paper's question, ready to run. See experiments/ for how one reads.
 
-    base: name of a config, or None where nothing is trained. settings: numbers the stages use; scales: scale -> overrides of
+    paper: its arXiv id, or None where the question is our own. base: name of a config, or None where nothing is trained. settings: numbers the stages use; scales: scale -> overrides of
     settings (bare names) and of the base config (dotted names). rows: `(unit, metrics, runs) -> list of dicts`, None for the standard columns.
     notes: `frame of rows -> sentences` that stand before the report's verdicts.
     """
 
-    paper: str
+    paper: str | None
     title: str
     question: str
     base: str | None

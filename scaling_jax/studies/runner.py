@@ -39,6 +39,7 @@ def run(name, scale, workdir, until=None, dry_run=False, ablate=None, overrides=
       ablate: number of a claim (from 1) whose mechanism is taken out everywhere.
       overrides: dotted config field -> value, over those of the scale: a data path, a model switch.
     """
+    workdir = Path(workdir)
     study, title = load(name)
     ablation = _ablation(study, ablate)
     state = study.at(scale, ablation, overrides)
@@ -51,13 +52,13 @@ def run(name, scale, workdir, until=None, dry_run=False, ablate=None, overrides=
     else:
         progress.print(described(corpus))
     mine = _whose(title, scale, corpus, ablate, _result_changing(state, overrides))
-    _refuse_foreign(Path(workdir), mine, state.base)
+    _refuse_foreign(workdir, mine, state.base)
     ahead = _announce(study, state, workdir, until, progress)
     if dry_run:
         progress.print(f"dry run: nothing was {'trained' if corpus else 'simulated'}")
         return None
     with lock.held(workdir):
-        trajectory.write_json(Path(workdir) / "study.json", mine)
+        trajectory.write_json(workdir / "study.json", mine)
         began, spent = time.perf_counter(), os.times()
         with progress:
             progress.total = ahead

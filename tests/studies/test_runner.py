@@ -45,7 +45,7 @@ def command(folder, *more):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
-    return folder, runner.run(SMALL, "smoke", folder, quiet=True)
+    return folder, runner.run(SMALL, "smoke", str(folder), quiet=True)  # as the shell gives it
 
 
 def test_every_artifact_is_there(undisturbed):

@@ -3,12 +3,12 @@
 import os
 import tempfile
 
+import hypothesis
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"scaling_jax_test_programs_{os.getuid()}"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
-
-import hypothesis  # noqa: E402
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # no test fails for the time it takes
 hypothesis.settings.load_profile("untimed")

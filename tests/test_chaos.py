@@ -41,5 +41,5 @@ def test_a_study_killed_or_asked_to_stop_ends_as_if_it_were_not(tmp_path):
     damage.start(study, tmp_path / "warm").communicate()
     seconds = time.perf_counter() - begin
     assert clean(damage.two_at_once(study, whole, tmp_path)).noticed == 1
-    clean(damage.terminated(study, whole, tmp_path, seconds))
+    assert clean(damage.terminated(study, whole, tmp_path)).noticed
     clean(damage.kills(study, whole, tmp_path, 4, 0, seconds))

@@ -260,9 +260,9 @@ def band(found, columns, level=0.95, kind="law"):
     the wider of t s_robust and the residuals' own quantiles, side by side, for Huber's loss: of few residuals the quantiles are too
     narrow, and of wild ones t s is. Where points have weights, the new run is one of their mean variance.
 
-    Both bands take the law as true. Published runs beyond the fitted compute lay within 95% bands of independent rows 76 to 86% of the
-    time, and within those of budgets (clusters: leaving out one budget of compute at a time shows how far the law itself is off) up to
-    96% (benchmarks/results/law_extrapolation_2026-11-24.json).
+    Both bands take the law as true. Beyond the fitted compute of Chinchilla's figure 4 published runs lay within 95% bands of independent
+    rows 76% of the time, within those of budgets (clusters: leaving out one budget of compute at a time shows how far the law itself is
+    off) 96% (benchmarks/results/law_extrapolation_2026-11-24.json).
 
     Args:
       columns: the law's inputs, name -> array [m] or number. kind: "law" or "run".

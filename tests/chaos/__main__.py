@@ -42,7 +42,7 @@ def every(args, home):
     damage.start(args.study, home / "again").communicate()  # compiled by now: how long a start takes
     seconds = time.perf_counter() - begin
     yield damage.two_at_once(args.study, whole, home)
-    yield damage.terminated(args.study, whole, home, seconds, args.seed)
+    yield damage.terminated(args.study, whole, home)
     yield damage.kills(args.study, whole, home, args.kills, args.seed, seconds)
 
 

@@ -110,24 +110,28 @@ def _judge(tally, names):
         tally.same += 1
 
 
-def terminated(study, whole, home, seconds, seed=0):
-    """SIGTERM: exit 75 once, then the same command to the end."""
-    tally, workdir, rng = Tally(f"SIGTERM, {study}"), Path(home) / "terminated", random.Random(seed)
-    while True:
+def at_work(process, workdir):
+    """Waits until the process holds its directory."""
+    while not ((workdir / ".lock").is_file() and str(process.pid) in (workdir / ".lock").read_text(encoding="utf-8")):
+        time.sleep(0.02)
+        assert process.poll() is None, process.stderr.read()
+
+
+def terminated(study, whole, home, times=3):
+    """SIGTERM to a study at work: exit 75, or 0 where it was done; then the same command to the end."""
+    tally, workdir = Tally(f"SIGTERM, {study}"), Path(home) / "terminated"
+    for wait in (0.0, *(0.3 * i for i in range(1, times))):
         process = start(study, workdir)
-        try:
-            process.communicate(timeout=rng.uniform(0.3, 0.9) * seconds if tally.done < 3 else None)
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGTERM)
-            error = process.communicate()[1]
-            tally.done += 1
-            if process.returncode == 75 and "asked to stop" in error:
-                tally.noticed += 1
-            elif process.returncode not in (0, -signal.SIGTERM):  # before it watches, the signal kills as it always did
-                tally.different, tally.what = tally.different + 1, f"exit {process.returncode}"
-            if process.returncode == 0:
-                break
+        at_work(process, workdir)
+        time.sleep(wait)
+        process.send_signal(signal.SIGTERM)
+        error = process.communicate()[1]
+        tally.done += 1
+        if process.returncode == 75 and "asked to stop; saved: " in error:
+            tally.noticed += 1
+        elif process.returncode:
+            tally.different, tally.what = tally.different + 1, f"exit {process.returncode}"
+    start(study, workdir).communicate()
     _judge(tally, differences(whole, promised(workdir)))
     shutil.rmtree(workdir)
     return tally
@@ -137,9 +141,7 @@ def two_at_once(study, whole, home):
     """A second process in the directory of the first: refused, naming it."""
     tally, workdir = Tally("a second process in the same directory", done=1), Path(home) / "shared"
     first = start(study, workdir)
-    while not ((workdir / ".lock").is_file() and (workdir / ".lock").stat().st_size):
-        time.sleep(0.05)
-        assert first.poll() is None, first.stderr.read()
+    at_work(first, workdir)
     second = subprocess.run(command(study, workdir), capture_output=True, text=True)
     first.communicate()
     if second.returncode == 2 and f"process {first.pid} on" in second.stderr:
@@ -182,7 +184,7 @@ def flipped_checkpoints(run, corpus, home, at, every=1):
     """One byte flipped in each file of the newest checkpoint in turn: noticed and set aside, or without any effect; never a wrong number.
 
     Args:
-      run: a bound run. at: step of the kill, after the second checkpoint. every: take every so manieth file.
+      run: a bound run. at: step of the kill, after the second checkpoint. every: take each file of so many.
     """
     home, tally = Path(home), Tally("a flipped byte in a file of the checkpoint")
     identity = cfg.identity(run, corpus)

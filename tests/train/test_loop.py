@@ -14,6 +14,7 @@ from scaling_jax.models import transformer
 from scaling_jax.records import DamageError
 from scaling_jax.train import checkpoint, loop, objectives, state, step, trajectory
 from scaling_jax.train.progress import Progress, sparkline
+from tests.chaos.damage import Killer, Stop
 
 TINY = {
     "model": {"name": "transformer", "width": 8, "layers": 1, "heads": 2},
@@ -31,22 +32,6 @@ TINY = {
     "train": {"steps": 24, "log_every": 4, "checkpoint_every": 8, "evaluate": ("tune", "test")},
     "seed": 3,
 }
-
-
-class Stop(Exception):
-    """A kill in the middle of training."""
-
-
-class Killer(Progress):
-    """Raises `Stop` once `step` steps are reported."""
-
-    def __init__(self, at):
-        super().__init__(quiet=True)
-        self.at = at
-
-    def advance(self, name, work, flops, tokens, seconds, step, steps, loss):
-        if step >= self.at:
-            raise Stop
 
 
 def bound(**leaves):

@@ -164,7 +164,7 @@ def _mean_of_psi(shift, delta):
     """The mean of psi(z + shift) for standard normal z, psi clipped at delta: the integral of P(z + shift > t) from -delta to delta, less delta."""
     from scipy.special import ndtr
 
-    area = lambda a: a * ndtr(a) + np.exp(-a * a / 2) / np.sqrt(2 * np.pi)  # noqa: E731
+    area = lambda a: a * ndtr(a) + np.exp(-a * a / 2) / np.sqrt(2 * np.pi)
     return area(shift + delta) - area(shift - delta) - delta
 
 

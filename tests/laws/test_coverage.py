@@ -152,7 +152,7 @@ def test_the_profile_of_a_power_law_is_that_of_brute_force(seed):
     floor = brute_ends(points, lambda q, r: q + np.exp(r[0]) * x ** -r[1] - y, start, found["E"], (0.4, found["E"] + 0.8), 3)
     close(found, "E", floor)
     ahead = found.predict(params=far)
-    law = lambda q, r: q - np.exp(r[0]) * far ** -r[1] + np.exp(r[0]) * x ** -r[1] - y  # noqa: E731
+    law = lambda q, r: q - np.exp(r[0]) * far ** -r[1] + np.exp(r[0]) * x ** -r[1] - y
     close(found, lambda p: p["E"] + p["A"] * far ** -p["alpha"], brute_ends(points, law, start, ahead, (ahead - 0.4, ahead + 0.4), 3))
     band = found.band(params=far)
     np.testing.assert_allclose(

@@ -73,7 +73,7 @@ def coverage(statistic, strata, truth):
 
 def world(case, n, rng):
     """(statistic, strata, truth) of REPEATS worlds at n runs per cell."""
-    normal = lambda cells, spread: {c: rng.normal(0.0, s, (n, REPEATS)) for c, s in zip(cells, spread, strict=True)}  # noqa: E731
+    normal = lambda cells, spread: {c: rng.normal(0.0, s, (n, REPEATS)) for c, s in zip(cells, spread, strict=True)}
     if case == "mean":
         samples = normal("a", [1])
         return mean_of(samples, "a"), strata_of(samples), 0.0
@@ -144,7 +144,7 @@ def test_arrays_are_their_components():
 def test_a_run_in_many_rows_counts_once():
     """Copying every row ten times must not narrow the interval."""
     samples = {"a": np.random.default_rng(0).normal(size=(4,))}
-    copied = lambda dropped: np.repeat(kept(samples, "a", dropped), 10).mean()  # noqa: E731
+    copied = lambda dropped: np.repeat(kept(samples, "a", dropped), 10).mean()
     once = intervals.jackknife(mean_of(samples, "a"), strata_of(samples))
     assert intervals.jackknife(copied, strata_of(samples)).se == pytest.approx(once.se, rel=1e-12)
 
@@ -159,7 +159,7 @@ def test_a_cell_without_influence_needs_no_seeds():
 def test_unused_runs_bring_no_degrees_of_freedom(used):
     """A mean of some of a cell's six runs: never narrower than the t interval of those, and hardly wider where one is unused."""
     x = np.random.default_rng(used).normal(size=6)
-    statistic = lambda dropped: np.mean([x[i] for i in range(used) if f"a{i}" not in dropped])  # noqa: E731
+    statistic = lambda dropped: np.mean([x[i] for i in range(used) if f"a{i}" not in dropped])
     strata = {"a": tuple(f"a{i}" for i in range(6))}
     found = intervals.jackknife(statistic, strata)
     low, high = stats.t.interval(0.95, used - 1, x[:used].mean(), stats.sem(x[:used]))

@@ -96,7 +96,7 @@ def test_near_duplicates_are_grouped_through_others():
     assert len(set(documents.near_duplicates([text((0, 40)), text((18, 60)), text((38, 60))]))) == 1  # 0-1 share 19, 2 lies in 1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 30)), min_size=1, max_size=8))
 def test_near_duplicates_agree_with_brute_force(ranges):
     texts = [text((start, start + size)) for start, size in ranges]
@@ -109,7 +109,7 @@ def test_near_duplicates_agree_with_brute_force(ranges):
     np.testing.assert_array_equal(reach, np.equal.outer(groups, groups))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(1, 50), st.integers(0, 9)), min_size=1, max_size=40))
 def test_assign_cuts_no_group_and_loses_no_document(rows):
     keys, sizes, groups = zip(*rows, strict=True)

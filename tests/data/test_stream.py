@@ -46,14 +46,14 @@ def test_batch_indices_golden():
     np.testing.assert_array_equal(stream.batch_indices(config(), 3, 7, 30), GOLDEN["batch"])  # straddles epochs 0 and 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(size=st.integers(1, 3000), key=st.integers(0, 2**64 - 1))
 def test_permute_is_a_bijection(size, key):
     image = stream.permute(np.arange(size), key, size)
     np.testing.assert_array_equal(np.sort(image), np.arange(size))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(size=st.integers(1, 2**45), key=st.integers(0, 2**64 - 1), data=st.data())
 def test_permute_is_elementwise_and_injective(size, key, data):
     some = np.array(data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=30, unique=True)))
@@ -76,7 +76,7 @@ def test_permute_looks_random():
 # Epochs, budgets
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32), unique=st.integers(1, 60), batch=st.integers(1, 17), epochs=st.integers(1, 4))
 def test_every_epoch_visits_every_window_once(seed, unique, batch, epochs):
     seen = windows_seen(config(batch=batch), seed, -(-unique * epochs // batch), unique)
@@ -90,7 +90,7 @@ def test_epochs_differ_in_order():
     assert not np.array_equal(seen[0], windows_seen(config(), 1, 15, 60))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**40), steps=st.lists(st.integers(0, 10**6), min_size=1, max_size=5), unique=st.integers(1, 99))
 def test_a_batch_is_a_function_of_seed_and_step(seed, steps, unique):
     data = config(unique_tokens=unique * T)

@@ -30,7 +30,7 @@ def dense(data):
     return matrix, pi / pi.sum()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(vocab=st.integers(2, 5), order=st.integers(1, 3), zipf=st.floats(0, 2), spread=st.floats(0, 1), seed=st.integers(0, 99))
 def test_entropy_rate_is_that_of_a_dense_eigen_solve(vocab, order, zipf, spread, seed):
     data = config(vocab=vocab, order=order, zipf=zipf, spread=spread, seed=seed)

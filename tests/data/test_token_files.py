@@ -103,7 +103,7 @@ def test_zeros_between_tokens_are_tokens(tmp_path):
     assert token_files.read_tokens(data).tolist() == tokens.tolist()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, HEAD - 1), st.integers(0, 255))
 def test_a_header_changed_anywhere_is_refused_or_promises_every_byte(tmp_path_factory, position, value):
     content = bytearray(WHOLE)

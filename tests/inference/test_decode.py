@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -141,7 +141,6 @@ def test_rows_and_steps_know_nothing_of_each_others_noise():
 
 
 @given(st.lists(st.integers(0, 64), min_size=5, max_size=5), st.integers(1, 64))
-@settings(deadline=None)
 def test_nucleus_is_the_smallest_set_by_definition(cuts, mass):
     p = np.diff([0, *sorted(cuts), 64]) / 64  # six probabilities, exact in float32, with zeros and ties among them
     np.testing.assert_array_equal(jitted_nucleus(np.float32(p), np.float32(mass / 64)), nucleus_by_definition(p, mass / 64))

@@ -97,7 +97,7 @@ def test_averaging_models_beats_their_mean_loss():
         assert (losses[average][several] < losses["losses"][several] - 1e-3).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.floats(-2, 2.3), st.floats(-100, 100))
 def test_convexity(seed, log_scale, shift):
     """Averaged logits and probabilities are never worse than the mean loss, whatever the logits: nearly flat, or certain and wrong."""

@@ -160,7 +160,7 @@ def test_a_target_that_no_number_of_runs_reaches_is_infinite():
     assert (design.next_run(found, {"x": [0.0]}, "b", target=2 * now).runs_to_target == 0).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(at=st.floats(-5, 8), weight=st.floats(0.1, 10), scale=st.floats(0.01, 100), seed=st.integers(0, 50))
 def test_laws_of_the_update(at, weight, scale, seed):
     found = fitted_line(seed)

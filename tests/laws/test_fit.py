@@ -163,7 +163,7 @@ def test_another_column_can_be_fitted():
 offsets, gaps, exponents = st.floats(0.5, 5.0), st.floats(0.1, 5.0), st.floats(0.3, 2.0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(sorted(LAWS)), offsets, gaps, exponents)
 def test_planted_parameters_are_found(name, offset, gap, exponent):
     form = LAWS[name]
@@ -175,7 +175,7 @@ def test_planted_parameters_are_found(name, offset, gap, exponent):
     assert found[names[1]] * x[0] ** -found[names[2]] == pytest.approx(gap, rel=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.floats(-6, 6), st.floats(-3, 3))
 def test_units_do_not_matter(seed, log_x, log_y):
     """Inputs in other units change A alone, losses in other units E and A."""
@@ -262,7 +262,7 @@ def test_a_rising_loss_gives_the_constant():
 # --- what is made of a fit -----------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(offsets, gaps, exponents, st.floats(-0.9, 1.9))
 def test_data_efficiency_inverts_the_law(offset, gap, exponent, decades):
     law = fitting.fit(forms.data_power, planted(forms.data_power, offset, gap, exponent))
@@ -295,7 +295,7 @@ def test_data_efficiency_of_an_exponent_at_its_bound():
         derived.data_efficiency(flat, 2.001)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(-4.5, 0.5), st.floats(0.01, 10.0), st.integers(1, 3))
 def test_a_parabola_has_its_minimum(log_minimum, bend, reach):
     x = np.geomspace(1e-3, 10, 11)

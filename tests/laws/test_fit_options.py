@@ -77,7 +77,7 @@ def test_the_published_limits_are_those_of_curve_fit(tokens):
     np.testing.assert_allclose(list(fitting.fit(forms.power, {"params": x, "loss": y}).params.values()), want, rtol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(0.5, 4.0), st.floats(0.05, 900.0), st.floats(0.05, 3.0), st.floats(-3, 9))
 def test_flat_and_steep_laws_are_found_to_the_last_digits(offset, gap, exponent, log_x):
     """The slope of the objective has a zero that is known far better than the place of its minimum."""

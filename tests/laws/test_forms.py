@@ -98,7 +98,7 @@ def test_names_and_sources(name):
 
 
 @pytest.mark.parametrize("name", WORLDS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.data())
 def test_derivatives_are_those_of_the_function(name, data):
     """Around the planted parameters, against central differences; the hand-written ones against the complex step too."""
@@ -192,7 +192,7 @@ def test_over_training_is_chinchilla_with_one_exponent(tied):
     np.testing.assert_allclose(ours, forms.chinchilla.predict(chinchilla, columns), rtol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(0.1, 0.8), st.floats(0.1, 0.8), st.floats(1, 1e4), st.floats(1, 1e4), st.floats(16, 26))
 def test_the_compute_optimal_size_is_the_minimum(alpha, beta, A, B, log_compute):
     """N_opt of the closed form, against a search along N D = C / 6."""

@@ -43,7 +43,7 @@ def at(p, x):
     return float(form.predict(p, {name: np.array([value]) for name, value in x.items()})[0])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(SETS, PLACES, st.sampled_from([None, 0.0, 0.3, 1.8]))
 def test_it_is_the_root_that_bracketing_finds(p, x, floor):
     p = p if floor is None else {"E": floor, **p}
@@ -72,7 +72,7 @@ def test_one_call_solves_ten_thousand_problems():
     np.testing.assert_allclose(np.log(excess[seen]), right[seen], rtol=1e-9, atol=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SETS, PLACES)
 def test_derivatives_in_closed_form_are_those_along_the_imaginary_axis(p, x):
     """Two ways to the same numbers: the theorem of implicit functions, and a last step with complex parameters."""
@@ -85,7 +85,7 @@ def test_derivatives_in_closed_form_are_those_along_the_imaginary_axis(p, x):
     np.testing.assert_allclose(slopes * values, stepped * values, rtol=1e-7, atol=1e-9 * scale)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(0.7, 1.4), st.floats(3, 6), st.floats(4, 8), st.floats(5, 11))
 def test_derivatives_are_those_of_finite_differences(share, steps, batch, size):
     columns = {"params": np.array([10**size]), "steps": np.array([10**steps]), "batch": np.array([10**batch])}
@@ -97,7 +97,7 @@ def test_derivatives_are_those_of_finite_differences(share, steps, batch, size):
         assert slopes[0, 0, i] == pytest.approx((above - below) / (2e-5 * values[0, i]), rel=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SETS, PLACES)
 def test_the_batch_without_end_is_kaplans_law(p, x):
     """B -> infinity: L(N, S) of forms.kaplan with S_min = S; and B_star = 0 says the same."""
@@ -106,7 +106,7 @@ def test_the_batch_without_end_is_kaplans_law(p, x):
     assert at(p, {**x, "batch": 1e300}) == pytest.approx(wanted, rel=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SETS, PLACES)
 def test_steps_and_tokens_trade_along_a_hyperbola(p, x):
     """(S / S_min - 1) (T / T_min - 1) = 1 at the law's own loss, S_min from forms.kaplan, T_min = S_min B_crit; at B_crit S = 2 S_min."""
@@ -124,7 +124,7 @@ def test_steps_and_tokens_trade_along_a_hyperbola(p, x):
     assert at(p, {**x, "batch": critical, "steps": 2 * least}) == pytest.approx(loss, rel=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SETS, PLACES, st.floats(1.01, 10))
 def test_the_loss_falls_with_size_steps_and_batch(p, x, factor):
     for name in x:

@@ -75,13 +75,13 @@ def test_the_fixtures_of_the_papers_tests():
             assert (found.low < found.value).all() and (found.value < found.high).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tables(), st.sampled_from([0.0, 0.1, 0.25, 0.4]))
 def test_trimming_is_scipys(x, cut):
     assert reliability.trimmed_mean(x, cut) == pytest.approx(stats.trim_mean(x, cut, axis=None), abs=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.lists(scores, min_size=1, max_size=6), min_size=1, max_size=5))
 def test_tasks_with_different_numbers_of_runs(columns):
     """Pooled where the definition pools, task by task where it averages tasks."""
@@ -91,7 +91,7 @@ def test_tasks_with_different_numbers_of_runs(columns):
     np.testing.assert_allclose(reliability.aggregates(found), want, atol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(tables(), st.floats(0.1, 3), st.floats(-2, 2), st.randoms(use_true_random=False))
 def test_what_no_aggregate_depends_on(x, scale, shift, random):
     """The order of runs and of tasks; and all but the gap go along with a change of units."""
@@ -118,7 +118,7 @@ def test_profiles_are_those_of_the_papers_library():
     assert reliability.profile([[1.0, 2.0]], [1.0]) == [0.5], "above, not at"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(tables())
 def test_a_profile_falls_and_its_area_is_the_mean(x):
     """Between -5.05 and 5.05 the step function is integrated exactly by midpoints between values with one decimal."""
@@ -129,7 +129,7 @@ def test_a_profile_falls_and_its_area_is_the_mean(x):
     assert 1 - reliability.profile(x, [0.0])[0] == pytest.approx(stats.ecdf(x.reshape(-1)).cdf.evaluate(0.0))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_improvement_is_mann_whitney(data):
     x = data.draw(tables())

@@ -44,7 +44,7 @@ def test_two_groups_need_what_the_tables_of_power_say(effect, n):
     assert found.seeds == n and found.power >= 0.8 > found.tried[n - 1] and found.count == 0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(effect=st.floats(0.05, 5), dof=st.floats(1, 200), level=st.sampled_from([0.9, 0.95, 0.99]))
 def test_power_is_the_noncentral_t(effect, dof, level):
     assert seeds.contrast_power(effect, 1.0, dof, level) == pytest.approx(exact(effect, 1.0, dof, 0.5 + level / 2), abs=1e-7)
@@ -124,7 +124,7 @@ def test_the_search_finds_the_smallest_number():
     assert found.tried[found.seeds] >= 0.8 > found.tried[found.seeds - 1]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(needed=st.integers(1, 70), least=st.integers(1, 5), most=st.integers(5, 64), floor=st.integers(1, 40))
 def test_the_search_on_a_claim_that_holds_from_some_number_on(needed, least, most, floor):
     asked = []

@@ -22,7 +22,7 @@ def test_holm_by_hand():
     assert statistics.holm([]).size == 0
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.01, 0.5])), min_size=1, max_size=6))
 def test_holm_is_the_closed_test_of_bonferroni(p):
     """adjusted_i = the largest Bonferroni p among all subsets that contain i (Marcus, Peritz and Gabriel 1976)."""
@@ -31,7 +31,7 @@ def test_holm_is_the_closed_test_of_bonferroni(p):
     np.testing.assert_allclose(statistics.holm(p), want, rtol=1e-12, atol=1e-300)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=20), st.randoms(use_true_random=False))
 def test_holm_keeps_the_order_and_never_helps(p, random):
     adjusted = statistics.holm(p)
@@ -102,7 +102,7 @@ def test_permutation_refusals():
 # --- counting ------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.sampled_from("abc"), min_size=0, max_size=5), max_size=4))
 def test_arrangements_by_brute_force(groups):
     want = np.prod([len(set(itertools.permutations(group))) for group in groups], dtype=object)
@@ -115,7 +115,7 @@ def test_arrangements_stop_at_the_cap():
     assert statistics.arrangements([np.array([1, 1, 1, 2, 2, 2])]) == 20
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=3), min_size=1, max_size=12))
 def test_clusters_are_connected_components(groups):
     at = [(i, member) for i, group in enumerate(groups) for member in group]

@@ -263,7 +263,7 @@ BAD = [b"3.l4", b"", b" ", b"NaN", b"diverged", b'"3,14"', b"inf", b"1\xe9", b'"
 MARK = "@here@"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_one_bad_cell_is_named_by_its_line_and_column(tmp_path_factory, data):
     """The oracle is the text itself: the line on which the bad cell begins, as an editor counts lines."""

@@ -180,7 +180,7 @@ def test_a_restart_is_put_in_order_and_said(tmp_path):
 POINTS = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 8), st.sampled_from([1.0, 2.5, NAN, math.inf])), min_size=1, max_size=25)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(POINTS)
 def test_no_value_is_lost_but_those_logged_again(tmp_path_factory, points):
     path = tmp_path_factory.getbasetemp() / "long.jsonl"

@@ -66,7 +66,7 @@ def test_mix_is_a_bijection():
     np.testing.assert_array_equal([unmix(int(v)) for v in got], values)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.text(max_size=12), st.sampled_from([(5,), (3, 4), (2, 3, 2)]), st.booleans())
 def test_bits_equal_plain_integers(seed, path, shape, layered):
     key = jax.random.key(seed)

@@ -59,7 +59,7 @@ def test_cosine_is_optaxs_warm_up_cosine(warmup):
 fractions = st.floats(0.0, 1.0, width=32)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.sampled_from(NAMES), st.integers(1, 64), fractions, fractions, fractions)
 def test_closed_form(name, steps, warmup, final, cooldown):
     """The docstring in float64, fractional warm-ups and overlaps with the cool-down included."""

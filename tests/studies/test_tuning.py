@@ -35,7 +35,7 @@ def steps_away(axes, point):
     return {values for values in every if np.abs(index(values) - index(key(point))).sum() == 1}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(tables())
 def test_ends_where_no_neighbour_helps_beyond_noise(world):
     axes, start, table, noise = world
@@ -50,7 +50,7 @@ def test_ends_where_no_neighbour_helps_beyond_noise(world):
     assert set(found.edges) == want
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(tables(), st.randoms(use_true_random=False))
 def test_revealing_losses_one_by_one_ends_at_the_same_point(world, random):
     axes, start, table, noise = world
@@ -109,7 +109,7 @@ def test_refusals():
         tuning.descend({"rate": tuple(range(20))}, {"rate": 0}, lambda p: [-float(p["rate"])], limit=5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.floats(-10, 10), min_size=1, max_size=5), max_size=5))
 def test_seed_noise_is_the_pooled_deviation(groups):
     freedom = sum(len(g) - 1 for g in groups)

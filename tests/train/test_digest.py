@@ -44,7 +44,7 @@ def test_it_is_its_definition(dtype):
     assert digest.of_tree({"a": {"b": x}}) == {"a/b": f"{dtype}[3,5,7] {by_hand(x)}"}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 11), st.integers(0, 31), st.integers(0, 2**32 - 1))
 def test_one_flipped_bit_changes_both_sums(place, bit, seed):
     words = np.random.default_rng(seed).integers(0, 2**32, 12, dtype=np.uint32)

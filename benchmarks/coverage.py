@@ -83,8 +83,7 @@ def grid(seeds, **axes):
 
 
 def law_at(form, **at):
-    columns = {name: np.array([float(value)]) for name, value in at.items()}
-    return lambda p: np.reshape(form.function(p, columns), np.shape(next(iter(p.values()))))
+    return intervals.law_at(form, {name: np.array([float(value)]) for name, value in at.items()})
 
 
 def reach(loss, tokens):

@@ -43,7 +43,8 @@ def refused(error):
     """What the file system refused, in words, or None. Orbax and TensorStore wrap it in errors of their own."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in REFUSED:
-            return f"{error.filename or 'a file'} could not be written: {error.strerror}"
+            what = "written" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG) else "read or written"
+            return f"{error.filename or 'a file'} could not be {what}: {error.strerror}"
         for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
             if os.strerror(number) in str(error):
                 return f"a checkpoint could not be written: {os.strerror(number)}"

@@ -10,7 +10,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettemp
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 
-hypothesis.settings.register_profile("untimed")  # no test fails for the time it takes
+hypothesis.settings.register_profile("untimed", deadline=None)  # no test fails for the time it takes
 hypothesis.settings.load_profile("untimed")
 
 SMOKE_BUDGET = 12  # CPU seconds of a smoke study with its imports (about five) and a cold compile cache; printed as well
